@@ -1,0 +1,2 @@
+//! The front tier.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The `forebay-front` binary: a thin main around the library.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The middle tier.
+#![forbid(unsafe_code)]

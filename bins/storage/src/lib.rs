@@ -1,0 +1,2 @@
+//! The storage tier.
+#![forbid(unsafe_code)]

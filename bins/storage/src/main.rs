@@ -1,0 +1,2 @@
+//! The `forebay-storage` binary: a thin main around the library.
+fn main() {}

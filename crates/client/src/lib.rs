@@ -1,0 +1,2 @@
+//! For devices and readers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Many simulated devices.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! How no entry gets lost between tiers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! What the data is.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! How a process is run.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The bytes that cross a socket.
+#![forbid(unsafe_code)]

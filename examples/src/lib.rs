@@ -1,0 +1,2 @@
+//! Programs that show each way of using Forebay.
+#![forbid(unsafe_code)]
