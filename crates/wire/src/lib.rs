@@ -8,7 +8,12 @@
 //! towards devices).
 #![forbid(unsafe_code)]
 
+mod base64;
+mod cbor;
+pub mod device;
+pub mod entry;
 mod id;
 pub mod limits;
+pub mod live;
 
 pub use id::{ParseIdError, QueueId, Seq};
