@@ -1,0 +1,144 @@
+//! The shared main of the thin binaries: read the configuration, start, wait, drain, end.
+//!
+//! Exit codes: 0 after a drain, 78 if the configuration or the command line is at fault (do not
+//! restart), 1 for everything else.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Command, FromArgMatches as _};
+use prometheus::Registry;
+
+use crate::config::{self, Settings};
+use crate::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Shutdown, logs, thread};
+
+/// What a tier's command line takes; a subcommand flattens it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TierArgs {
+    /// Read settings from this TOML file; FOREBAY__SECTION__KEY variables override it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the settings in effect as TOML, defaults included, and end.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// Any error of a tier, for the last line of the log.
+pub type TierError = Box<dyn Error + Send + Sync>;
+
+/// The `main` of a thin binary: parses the command line, then does as [`run`].
+///
+/// `work` gets the configuration, a registry and the shutdown; it starts the tier, waits for the
+/// shutdown, drains, and returns.
+///
+/// ```no_run
+/// # use forebay_ops::{Faults, Shutdown, Validate};
+/// #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Config {}
+/// impl Validate for Config {
+///     fn validate(&self, _: &mut Faults) {}
+/// }
+/// fn main() -> std::process::ExitCode {
+///     forebay_ops::tier_main(
+///         "forebay-front",
+///         env!("CARGO_PKG_VERSION"),
+///         "Devices in over WebSockets, acknowledgements out",
+///         |_config: Config, _registry, shutdown: Shutdown| {
+///             shutdown.wait();
+///             Ok(())
+///         },
+///     )
+/// }
+/// ```
+pub fn tier_main<C: Settings>(
+    name: &'static str,
+    version: &'static str,
+    about: &'static str,
+    work: impl FnOnce(C, &Registry, Shutdown) -> Result<(), TierError>,
+) -> ExitCode {
+    let command = TierArgs::augment_args(Command::new(name).version(version).about(about));
+    let args = command.try_get_matches().and_then(|matches| TierArgs::from_arg_matches(&matches));
+    match args {
+        Ok(args) => run(name, &args, work),
+        Err(error) => {
+            // Help and version are such errors too, for stdout and with code 0.
+            let asked = !error.use_stderr();
+            let _ = error.print();
+            ExitCode::from(if asked { EXIT_OK } else { EXIT_CONFIG })
+        }
+    }
+}
+
+/// Runs a tier as this process: logs, configuration, signals, `work`, exit code.
+///
+/// From here on every panic of the process ends it.
+pub fn run<C: Settings>(
+    name: &'static str,
+    args: &TierArgs,
+    work: impl FnOnce(C, &Registry, Shutdown) -> Result<(), TierError>,
+) -> ExitCode {
+    if let Err(error) = logs::init(logs::Format::Auto) {
+        eprintln!("{name}: {error}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let config: C = match config::load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    if args.print_config {
+        return print(name, &config);
+    }
+    thread::abort_on_panic();
+    let shutdown = match Shutdown::on_signals() {
+        Ok(shutdown) => shutdown,
+        Err(error) => {
+            tracing::error!(tier = name, %error, "the signal handlers cannot be set");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let registry = Registry::new();
+    match work(config, &registry, shutdown) {
+        Ok(()) => {
+            tracing::info!(tier = name, "ended");
+            ExitCode::from(EXIT_OK)
+        }
+        Err(error) => {
+            tracing::error!(tier = name, error = chain(&*error), "ended by an error");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn print<C: Settings>(name: &str, config: &C) -> ExitCode {
+    use std::io::Write as _;
+    match config::to_toml(config) {
+        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::from(EXIT_OK),
+            Err(_) => ExitCode::from(EXIT_FAILED),
+        },
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// An error with all its causes on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        // Many errors show their cause in their own text already.
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}
