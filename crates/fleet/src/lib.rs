@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 pub mod checker;
+pub mod fleet;
 pub mod journal;
+pub mod latency;
 pub mod script;
 pub mod series;

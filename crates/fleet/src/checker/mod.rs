@@ -9,6 +9,7 @@
 //! The comparison knows no store; [`lake`] feeds it from Parquet files.
 
 pub mod lake;
+mod order;
 mod seen;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use crate::{
     journal::{Journal, SessionRecord},
     script::{Script, Voice},
 };
+use order::Order;
 use seen::Seen;
 
 /// Findings kept word for word; all are counted.
@@ -42,7 +44,7 @@ pub struct Verdict {
     pub duplicated: u64,
     /// Rows with another key, value, unit or time than was sent.
     pub wrong: u64,
-    /// Messages that arrived after a later one of a session that stayed on one front.
+    /// Messages that arrived after a later one, in sessions that stayed on one front.
     pub inversions: u64,
     /// The same for sessions that used several fronts, where it is allowed.
     pub inversions_roamed: u64,
@@ -62,6 +64,7 @@ pub struct Checker<'r> {
     by_identity: HashMap<&'r str, HashMap<u64, usize>>,
     by_session: HashMap<u64, usize>,
     states: Vec<State>,
+    order: Order,
     verdict: Verdict,
 }
 
@@ -76,11 +79,23 @@ pub enum Owner {
     Foreign,
 }
 
+/// One stored row.
+#[derive(Debug, Clone)]
+pub struct StoredRow<'a> {
+    /// The message's number.
+    pub seq: u64,
+    /// The reading's place in its message.
+    pub index: u16,
+    /// The entry it arrived with, in the numbering of the middle's queue.
+    pub entry: u64,
+    /// What was stored.
+    pub reading: Reading<'a>,
+}
+
 #[derive(Debug)]
 struct State {
     voice: Voice,
     seen: Seen,
-    latest: u64,
 }
 
 impl Verdict {
@@ -104,7 +119,6 @@ impl<'r> Checker<'r> {
             .map(|record| State {
                 voice: script.voice(record.device, record.session),
                 seen: Seen::new(record.rows),
-                latest: 0,
             })
             .collect();
         Self {
@@ -113,6 +127,7 @@ impl<'r> Checker<'r> {
             by_identity: Journal::by_identity(records),
             by_session: records.iter().enumerate().map(|(at, one)| (one.session, at)).collect(),
             states,
+            order: Order::new(records.len()),
             verdict: Verdict::default(),
         }
     }
@@ -127,8 +142,12 @@ impl<'r> Checker<'r> {
         }
     }
 
-    /// Takes one stored row, in the order of arrival.
-    pub fn row(&mut self, owner: Owner, seq: u64, index: u16, stored: &Reading<'_>) {
+    /// Takes one stored row.
+    ///
+    /// The order within a part of the store (a file) is of no matter, the entry numbers tell the
+    /// order of arrival; call [`Self::end_part`] after each part.
+    pub fn row(&mut self, owner: Owner, row: &StoredRow<'_>) {
+        let StoredRow { seq, index, .. } = *row;
         let at = match owner {
             Owner::Ours(at) => at,
             Owner::Foreign => {
@@ -149,9 +168,8 @@ impl<'r> Checker<'r> {
             && record.rejected.binary_search(&seq).is_err();
         if !sent {
             self.verdict.invented += 1;
-            self.finding(|| {
-                format!("INVENTED {} (sent up to {})", name(record, seq, index), record.sent)
-            });
+            let sent = record.sent;
+            self.finding(|| format!("INVENTED {} (sent up to {sent})", name(record, seq, index)));
             return;
         }
         let state = &mut self.states[at];
@@ -160,30 +178,38 @@ impl<'r> Checker<'r> {
             self.finding(|| format!("DUPLICATED {}", name(record, seq, index)));
             return;
         }
-        if seq < state.latest {
-            // A message's rows arrive together: its first row stands for it.
-            if record.roamed {
-                self.verdict.inversions_roamed += u64::from(index == 0);
-            } else if index == 0 {
-                self.verdict.inversions += 1;
-                let latest = state.latest;
-                self.finding(|| format!("INVERSION {} after {latest}", name(record, seq, index)));
-            }
-        } else {
-            state.latest = seq;
+        if index == 0 {
+            self.order.arrived(at, row.entry, seq);
         }
-        let expected = self.script.reading(self.states[at].voice, seq, index);
-        if !same(&expected, stored) {
+        let expected = self.script.reading(state.voice, seq, index);
+        if !same(&expected, &row.reading) {
             self.verdict.wrong += 1;
             self.finding(|| {
+                let stored = &row.reading;
                 format!("WRONG {}: {stored:?} instead of {expected:?}", name(record, seq, index))
             });
+        }
+    }
+
+    /// Ends a part of the store; parts come in the order of arrival.
+    pub fn end_part(&mut self) {
+        let mut inversions = Vec::new();
+        self.order.end_part(|at, seq, latest| inversions.push((at, seq, latest)));
+        for (at, seq, latest) in inversions {
+            let record = &self.records[at];
+            if record.roamed {
+                self.verdict.inversions_roamed += 1;
+            } else {
+                self.verdict.inversions += 1;
+                self.finding(|| format!("INVERSION {} after {latest}", name(record, seq, 0)));
+            }
         }
     }
 
     /// Ends the comparison: what is missing is known only now.
     #[must_use]
     pub fn finish(mut self) -> Verdict {
+        self.end_part();
         for (record, state) in self.records.iter().zip(std::mem::take(&mut self.states)) {
             self.verdict.sent += record.sent;
             for seq in 1..=record.sent {
@@ -278,11 +304,15 @@ mod tests {
         let script = script();
         let records = records(&script);
         let mut checker = Checker::new(&script, &records);
-        for &(at, seq, index) in rows {
+        for (entry, &(at, seq, index)) in (1..).zip(rows) {
             let record = &records[at];
             let owner = checker.owner(&record.name, record.session);
             let voice = script.voice(record.device, record.session);
-            checker.row(owner, seq, index, &script.reading(voice, seq.max(1), index % ROWS));
+            let reading = script.reading(voice, seq.max(1), index % ROWS);
+            checker.row(owner, &StoredRow { seq, index, entry, reading });
+            if entry % 17 == 0 {
+                checker.end_part();
+            }
         }
         checker.finish()
     }
@@ -341,9 +371,10 @@ mod tests {
         let reading = script.reading(script.voice(0, 1001), 1, 0);
         let impostor = checker.owner(&records[1].name, 1001);
         assert_eq!(impostor, Owner::Impostor);
-        checker.row(impostor, 1, 0, &reading);
+        let row = StoredRow { seq: 1, index: 0, entry: 1, reading };
+        checker.row(impostor, &row);
         let foreign = checker.owner(&records[1].name, 5);
-        checker.row(foreign, 1, 0, &reading);
+        checker.row(foreign, &row);
         let verdict = checker.finish();
         assert_eq!((verdict.invented, verdict.foreign_rows), (1, 1));
     }
@@ -362,11 +393,11 @@ mod tests {
             Reading { unit: Some("K".into()), ..right.clone() },
             script.reading(voice, 2, 0),
         ];
-        for stored in wrong {
+        for reading in wrong {
             let mut checker = Checker::new(&script, &records);
             let owner = checker.owner(&records[0].name, 1001);
-            checker.row(owner, 1, 0, &stored);
-            assert_eq!(checker.finish().wrong, 1, "{stored:?}");
+            checker.row(owner, &StoredRow { seq: 1, index: 0, entry: 1, reading });
+            assert_eq!(checker.finish().wrong, 1);
         }
     }
 

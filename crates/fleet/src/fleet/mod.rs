@@ -1,0 +1,4 @@
+//! Runs.
+#![allow(dead_code)]
+mod flight;
+mod pace;
