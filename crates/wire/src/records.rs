@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::frame::{
-    BODY_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Kind, array_at, u32_at, u64_at,
+    BODY_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at,
 };
 use crate::{QueueId, Seq};
 
@@ -394,47 +394,5 @@ impl<'a> IntoIterator for &'a RecordBatch {
 
     fn into_iter(self) -> RecordIter<'a> {
         self.iter()
-    }
-}
-
-/// Bytes that [`Stored`] puts before an entry.
-pub const STORED_PREFIX_BYTES: usize = 24;
-
-/// What the middle appends for one entry of a source: whose it is, its number there, and itself.
-///
-/// An empty `entry` is a position marker: it proves that all of the source up to `seq` were taken,
-/// and is no message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored<'a> {
-    /// The queue it came from.
-    pub source: QueueId,
-    /// Its number there.
-    pub seq: Seq,
-    /// The canonical entry; empty for a position marker.
-    pub entry: &'a [u8],
-}
-
-impl<'a> Stored<'a> {
-    /// The 24 bytes before an entry: queue id and number, little-endian.
-    #[must_use]
-    pub fn prefix(source: QueueId, seq: Seq) -> [u8; STORED_PREFIX_BYTES] {
-        let mut prefix = [0; STORED_PREFIX_BYTES];
-        prefix[..16].copy_from_slice(&source.to_bytes());
-        prefix[16..].copy_from_slice(&seq.get().to_le_bytes());
-        prefix
-    }
-
-    /// Reads a payload of the middle's queue; `None` if it is shorter than the prefix.
-    #[must_use]
-    pub fn decode(payload: &'a [u8]) -> Option<Self> {
-        let (prefix, entry) = payload.split_first_chunk::<STORED_PREFIX_BYTES>()?;
-        let source = QueueId::from_bytes(array_at(prefix, 0));
-        Some(Self { source, seq: Seq::new(u64_at(prefix, 16)), entry })
-    }
-
-    /// Whether it only marks a position.
-    #[must_use]
-    pub const fn is_marker(&self) -> bool {
-        self.entry.is_empty()
     }
 }

@@ -1,0 +1,52 @@
+//! The publisher of the feed over a PUB.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::adapter::stats::PublisherStats;
+use crate::config::PublisherConfig;
+use crate::error::Error;
+use crate::seam::{FeedSource, OnFailure};
+
+/// Publishes a log as it grows, and its head when it does not.
+#[derive(Debug)]
+pub struct FeedPublisher {
+    stats: Arc<PublisherStats>,
+    endpoint: String,
+}
+
+impl FeedPublisher {
+    /// Starts the thread. `on_failure` is called on it if the queue behind fails.
+    ///
+    /// # Errors
+    /// The endpoint is malformed, public or taken, or the thread could not be started.
+    pub fn start(
+        config: PublisherConfig,
+        queue: impl FeedSource,
+        on_failure: OnFailure,
+    ) -> Result<Self, Error> {
+        drop((queue, on_failure, config));
+        Err(Error::Stopped)
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Arc<PublisherStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// The endpoint, with the port that was bound.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Ends the thread; what is in flight is neither waited for nor committed.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] if the thread did not end in time: it is left behind.
+    pub fn stop(self, deadline: Duration) -> Result<(), Error> {
+        let _ = deadline;
+        Ok(())
+    }
+}
