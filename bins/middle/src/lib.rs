@@ -1,2 +1,5 @@
 //! The middle tier.
 #![forbid(unsafe_code)]
+
+pub mod dedup;
+pub mod snapshot;
