@@ -8,11 +8,15 @@
 //! bounds refuse the message, with the place in words. What a front sends is decoded tolerantly:
 //! a device ignores keys it does not know, so that a front may say more in a later version.
 
+mod client_frame;
 mod close;
+mod encoding;
 mod error;
 mod frame;
 mod negotiate;
 pub mod raw;
+mod senml;
+mod server_frame;
 
 pub use close::{CloseCode, Reconnect};
 pub use error::{DecodeError, Fault, Place};
