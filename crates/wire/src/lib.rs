@@ -12,8 +12,12 @@ mod base64;
 mod cbor;
 pub mod device;
 pub mod entry;
+pub mod feed;
+pub mod frame;
 mod id;
 pub mod limits;
 pub mod live;
+pub mod records;
+pub mod uplink;
 
 pub use id::{ParseIdError, QueueId, Seq};
