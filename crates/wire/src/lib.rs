@@ -17,6 +17,7 @@ pub mod frame;
 mod id;
 pub mod limits;
 pub mod live;
+pub mod partition;
 pub mod records;
 pub mod uplink;
 
