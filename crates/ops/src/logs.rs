@@ -38,11 +38,20 @@ pub struct LogsError {
 /// # Errors
 /// The filter in the environment is wrong; nothing was set up.
 pub fn init(format: Format) -> Result<(), LogsError> {
+    init_with(format, "info")
+}
+
+/// As [`init`], with another filter where the environment names none: for programs whose own
+/// output matters more than what their tiers have to say.
+///
+/// # Errors
+/// As for [`init`].
+pub fn init_with(format: Format, unless_set: &str) -> Result<(), LogsError> {
     let set = FILTER_VARIABLES.iter().find_map(|name| {
         std::env::var(name).ok().filter(|value| !value.is_empty()).map(|v| (*name, v))
     });
     let filter = match set {
-        None => EnvFilter::new("info"),
+        None => EnvFilter::new(unless_set),
         Some((variable, filter)) => filter_of(variable, &filter)?,
     };
     let json = match format {
