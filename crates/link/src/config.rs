@@ -212,7 +212,7 @@ impl SubscriberConfig {
             fetch: ConnectConfig::new(fetch),
             consumer: None,
             start: Start::Head,
-            buffer_bytes: 16 * 1024 * 1024,
+            buffer_bytes: 8 * 1024 * 1024,
         }
     }
 }

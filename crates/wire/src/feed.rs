@@ -121,6 +121,8 @@ pub struct Open<'a> {
 /// Announces a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prepare<'a> {
+    /// The queue whose numbers these are; refused if it is another one now.
+    pub queue: QueueId,
     /// Repeated in the answer.
     pub request: u64,
     /// The session held.
@@ -138,6 +140,8 @@ pub struct Prepare<'a> {
 /// Says that all up to `upto` are safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit<'a> {
+    /// The queue whose number this is; refused if it is another one now.
+    pub queue: QueueId,
     /// Repeated in the answer.
     pub request: u64,
     /// The session held.
@@ -271,6 +275,7 @@ impl<'a> Feed<'a> {
                 }
                 let (plan, consumer) = body[17..].split_at(plan_len);
                 let prepare = Prepare {
+                    queue,
                     request: head.base.get(),
                     session,
                     start: Seq::new(u64_at(body, 0)),
@@ -284,6 +289,7 @@ impl<'a> Feed<'a> {
                 Self::Prepare(prepare)
             }
             Kind::Commit => Self::Commit(Commit {
+                queue,
                 request: head.base.get(),
                 session,
                 upto: head.prev,
@@ -344,9 +350,9 @@ impl End {
     }
 }
 
-/// The header of a request: it knows no queue, and carries its number where a batch has its first.
-fn request(kind: Kind, session: u64, number: u64, prev: Seq) -> Header {
-    control(kind, 0, QueueId::new(0), session, prev, Seq::new(number), 0)
+/// The header of a request: it carries its number where a batch has its first.
+fn request(kind: Kind, queue: QueueId, session: u64, number: u64, prev: Seq) -> Header {
+    control(kind, 0, queue, session, prev, Seq::new(number), 0)
 }
 
 impl Open<'_> {
@@ -354,7 +360,7 @@ impl Open<'_> {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let body = [&self.nonce.to_le_bytes()[..], self.consumer.as_bytes()].concat();
-        request(Kind::Open, self.session, self.request, Seq::ZERO).encode(&body)
+        request(Kind::Open, QueueId::new(0), self.session, self.request, Seq::ZERO).encode(&body)
     }
 }
 
@@ -372,7 +378,7 @@ impl Prepare<'_> {
         body.push(self.plan.len() as u8);
         body.extend_from_slice(self.plan);
         body.extend_from_slice(self.consumer.as_bytes());
-        request(Kind::Prepare, self.session, self.request, Seq::ZERO).encode(&body)
+        request(Kind::Prepare, self.queue, self.session, self.request, Seq::ZERO).encode(&body)
     }
 }
 
@@ -380,7 +386,7 @@ impl Commit<'_> {
     /// Writes the frame.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        request(Kind::Commit, self.session, self.request, self.upto)
+        request(Kind::Commit, self.queue, self.session, self.request, self.upto)
             .encode(self.consumer.as_bytes())
     }
 }
