@@ -87,7 +87,9 @@ impl From<u64> for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = |(unit, bytes): &&(&str, u64)| {
-            (unit.contains('i') || *unit == "B") && self.0 >= *bytes && self.0 % bytes == 0
+            (unit.contains('i') || *unit == "B")
+                && self.0 >= *bytes
+                && self.0.is_multiple_of(*bytes)
         };
         match UNITS.iter().find(exact) {
             Some((unit, bytes)) => write!(f, "{}{unit}", self.0 / bytes),

@@ -88,7 +88,7 @@ impl fmt::Display for Duration {
             return f.write_str("0s");
         }
         for (unit, size) in UNITS {
-            if nanoseconds % u128::from(size) == 0 {
+            if nanoseconds.is_multiple_of(u128::from(size)) {
                 return write!(f, "{}{unit}", nanoseconds / u128::from(size));
             }
         }

@@ -168,3 +168,54 @@ impl std::fmt::Debug for Shutdown {
         f.debug_struct("Shutdown").field("reason", &self.reason()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Long enough for any scheduler; nothing waits for it when all is well.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_drain_wakes_threads_tasks_and_hooks_once() {
+        let shutdown = Shutdown::new();
+        let hooked = Arc::new(AtomicUsize::new(0));
+        let hook = || {
+            let hooked = Arc::clone(&hooked);
+            move || {
+                hooked.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        shutdown.on_drain(hook());
+        let (blocking, task) = (shutdown.clone(), shutdown.clone());
+        let thread = std::thread::spawn(move || blocking.wait());
+        let asynchronous = crate::thread::spawn_async("test", move || async move {
+            tokio::time::timeout(DEADLINE, task.draining()).await.is_ok()
+        })
+        .unwrap();
+        assert!(!shutdown.is_draining());
+        assert!(!shutdown.wait_timeout(Duration::from_millis(1)));
+        shutdown.begin("test");
+        shutdown.begin("again");
+        thread.join().unwrap();
+        assert!(asynchronous.join().unwrap(), "the task is woken");
+        assert!(shutdown.wait_timeout(Duration::ZERO));
+        assert_eq!(shutdown.reason().as_deref(), Some("test"));
+        shutdown.on_drain(hook());
+        assert_eq!(hooked.load(Ordering::SeqCst), 2, "once each, a late one at once");
+    }
+
+    #[test]
+    fn waiting_after_the_drain_has_begun_returns_at_once() {
+        let shutdown = Shutdown::new();
+        shutdown.begin("test");
+        shutdown.wait();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            shutdown.draining().await;
+            shutdown.draining().await;
+        });
+    }
+}

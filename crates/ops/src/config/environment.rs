@@ -42,7 +42,7 @@ pub(super) fn leaves(
             }
             None => Value::String(text.clone()),
         };
-        given.push(Leaf { path, value, text: Some(text), origin: name });
+        given.push(Leaf { path, value, as_text: Value::String(text), origin: name });
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Key {
     pub default: Option<String>,
 }
 
-/// Every key of a configuration with its default, in the order of the structs' fields... by name.
+/// Every key of a configuration with its default, ordered by path.
 pub fn keys<C: Settings>() -> Vec<Key> {
     let mut found = Vec::new();
     walk(&tree::defaults::<C>(), &mut Vec::new(), &mut |path, value| {
@@ -39,32 +39,32 @@ pub(super) fn unknown(defaults: &Value, path: &[String]) -> String {
     }
 }
 
-/// The key most like `path`: a neighbour by name, else the same name in another section.
+/// The key most like `path`: a neighbour by name, else the same name in another section, else the
+/// whole path most like it (a slip in a section's name).
 fn suggestion(defaults: &Value, path: &[String]) -> Option<String> {
-    let (key, section) = path.split_last()?;
-    let mut best: Option<(f64, String)> = None;
-    let mut offer = |likeness: f64, path: String| {
-        if likeness >= LIKENESS_MIN && best.as_ref().is_none_or(|(most, _)| likeness > *most) {
-            best = Some((likeness, path));
-        }
+    let (name, section) = path.split_last()?;
+    let mut known = Vec::new();
+    walk_all(defaults, &mut Vec::new(), &mut |path| known.push(path.to_vec()));
+    let neighbours =
+        known.iter().filter(|known| known.split_last().is_some_and(|k| k.1 == section));
+    let most_like = |candidates: &mut dyn Iterator<Item = (f64, String)>| {
+        candidates
+            .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+            .max_by(|one, other| one.0.total_cmp(&other.0))
+            .map(|(_, path)| path)
     };
-    let mut all = Vec::new();
-    walk_all(defaults, &mut Vec::new(), &mut |path| all.push(path.to_vec()));
-    for known in &all {
-        let (name, parent) = known.split_last().expect("a key's path has a name");
-        let likeness = strsim::jaro_winkler(key, name);
-        if parent == section {
-            // A neighbour wins against a better name elsewhere.
-            offer(
-                likeness + 1.0 - LIKENESS_MIN * f64::from(likeness < LIKENESS_MIN),
-                known.join("."),
-            );
-        } else if name == key {
-            offer(LIKENESS_MIN, known.join("."));
-        }
-        offer(strsim::jaro_winkler(&path.join("."), &known.join(".")) * 0.95, known.join("."));
-    }
-    best.map(|(_, path)| path)
+    let named = |known: &&Vec<String>| known.last() == Some(name);
+    let whole = path.join(".");
+    most_like(&mut neighbours.map(|known| {
+        (strsim::jaro_winkler(name, known.last().expect("a path has a name")), known.join("."))
+    }))
+    .or_else(|| known.iter().find(named).map(|known| known.join(".")))
+    .or_else(|| {
+        most_like(&mut known.iter().map(|known| {
+            let known = known.join(".");
+            (strsim::jaro_winkler(&whole, &known), known)
+        }))
+    })
 }
 
 fn walk(tree: &Value, path: &mut Vec<String>, leaf: &mut impl FnMut(&[String], &Value)) {

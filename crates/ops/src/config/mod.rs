@@ -74,7 +74,7 @@ pub fn load_from<C: Settings>(
     }
     environment::leaves(variables, &defaults, &mut given, &mut faults);
     let mut effective = defaults.clone();
-    for leaf in given {
+    for leaf in tree::gathered(&defaults, given) {
         match tree::accepted::<C>(&defaults, &leaf) {
             Ok(value) => tree::set(&mut effective, &leaf.path, value),
             Err(message) => faults.add_from(&leaf.origin, leaf.path.join("."), message),
@@ -106,8 +106,8 @@ pub fn to_toml<C: Serialize>(config: &C) -> Result<String, ConfigError> {
 struct Leaf {
     path: Vec<String>,
     value: Value,
-    /// The value as text, where it came from the environment and may be meant as a string.
-    text: Option<String>,
+    /// The value with what came from the environment as strings, which it may be meant to be.
+    as_text: Value,
     origin: String,
 }
 

@@ -49,8 +49,8 @@ impl Walk<'_> {
             (value, _) => match json(value) {
                 Ok(value) => self.given.push(Leaf {
                     path: path.clone(),
+                    as_text: value.clone(),
                     value,
-                    text: None,
                     origin: self.file.to_owned(),
                 }),
                 Err(message) => self.fault(path, message),
@@ -66,6 +66,39 @@ impl Walk<'_> {
 /// The keys of a section; `None` for a leaf. An empty section is a map, which takes any key.
 pub(super) fn section(default: &Value) -> Option<&Map<String, Value>> {
     default.as_object().filter(|keys| !keys.is_empty())
+}
+
+/// Puts the leaves of one optional section together, as its keys may need one another.
+pub(super) fn gathered(defaults: &Value, given: Vec<Leaf>) -> Vec<Leaf> {
+    let mut all: Vec<Leaf> = Vec::new();
+    for leaf in given {
+        let (path, below) = leaf.path.split_at(optional(defaults, &leaf.path));
+        match all.iter_mut().find(|earlier| earlier.path == path) {
+            Some(earlier) => {
+                set(&mut earlier.value, below, leaf.value);
+                set(&mut earlier.as_text, below, leaf.as_text);
+                earlier.origin = match below.is_empty() {
+                    true => leaf.origin,
+                    false => format!("{}, {}", earlier.origin, leaf.origin),
+                };
+            }
+            None => {
+                let (mut value, mut as_text) = (Value::Null, Value::Null);
+                set(&mut value, below, leaf.value);
+                set(&mut as_text, below, leaf.as_text);
+                let (path, origin) = (path.to_vec(), leaf.origin);
+                all.push(Leaf { path, value, as_text, origin });
+            }
+        }
+    }
+    all
+}
+
+/// How many keys of `path` lead to what is nothing by default, or to its end.
+fn optional(defaults: &Value, path: &[String]) -> usize {
+    (1..path.len())
+        .find(|keys| at(defaults, &path[..*keys]).is_some_and(Value::is_null))
+        .unwrap_or(path.len())
 }
 
 /// The value under which this leaf is taken, judged alone over the defaults.
@@ -84,13 +117,10 @@ pub(super) fn accepted<C: Settings>(defaults: &Value, leaf: &Leaf) -> Result<Val
         Ok(()) => return Ok(leaf.value.clone()),
         Err(message) => message,
     };
-    if let Some(text) = &leaf.text {
-        let text = Value::String(text.clone());
-        if judge(&text).is_ok() {
-            return Ok(text);
-        }
+    match judge(&leaf.as_text) {
+        Ok(()) => Ok(leaf.as_text.clone()),
+        Err(_) => Err(as_typed),
     }
-    Err(as_typed)
 }
 
 /// Puts `value` at `path`, making sections on the way where there are none.

@@ -231,3 +231,6 @@ pub struct AdminError {
     #[source]
     pub error: io::Error,
 }
+
+#[cfg(test)]
+mod tests;

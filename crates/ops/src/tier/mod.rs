@@ -4,6 +4,8 @@
 //! restart), 1 for everything else.
 
 use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,16 +60,9 @@ pub fn tier_main<C: Settings>(
     about: &'static str,
     work: impl FnOnce(C, &Registry, Shutdown) -> Result<(), TierError>,
 ) -> ExitCode {
-    let command = TierArgs::augment_args(Command::new(name).version(version).about(about));
-    let args = command.try_get_matches().and_then(|matches| TierArgs::from_arg_matches(&matches));
-    match args {
+    match parse(name, version, about, std::env::args_os()) {
         Ok(args) => run(name, &args, work),
-        Err(error) => {
-            // Help and version are such errors too, for stdout and with code 0.
-            let asked = !error.use_stderr();
-            let _ = error.print();
-            ExitCode::from(if asked { EXIT_OK } else { EXIT_CONFIG })
-        }
+        Err(code) => ExitCode::from(code),
     }
 }
 
@@ -79,15 +74,42 @@ pub fn run<C: Settings>(
     args: &TierArgs,
     work: impl FnOnce(C, &Registry, Shutdown) -> Result<(), TierError>,
 ) -> ExitCode {
+    ExitCode::from(run_to_code(name, args, work))
+}
+
+/// The arguments, or the exit code once help, version or a fault has been printed.
+fn parse(
+    name: &'static str,
+    version: &'static str,
+    about: &'static str,
+    line: impl IntoIterator<Item = OsString>,
+) -> Result<TierArgs, u8> {
+    // In this order: the arguments bring their own description.
+    TierArgs::augment_args(Command::new(name).version(version))
+        .about(about)
+        .try_get_matches_from(line)
+        .and_then(|matches| TierArgs::from_arg_matches(&matches))
+        .map_err(|error| {
+            // Help and version are such errors too, for stdout.
+            let _ = error.print();
+            if error.use_stderr() { EXIT_CONFIG } else { EXIT_OK }
+        })
+}
+
+fn run_to_code<C: Settings>(
+    name: &'static str,
+    args: &TierArgs,
+    work: impl FnOnce(C, &Registry, Shutdown) -> Result<(), TierError>,
+) -> u8 {
     if let Err(error) = logs::init(logs::Format::Auto) {
         eprintln!("{name}: {error}");
-        return ExitCode::from(EXIT_CONFIG);
+        return EXIT_CONFIG;
     }
     let config: C = match config::load(args.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{name}: {error}");
-            return ExitCode::from(error.exit_code());
+            return error.exit_code();
         }
     };
     if args.print_config {
@@ -98,32 +120,30 @@ pub fn run<C: Settings>(
         Ok(shutdown) => shutdown,
         Err(error) => {
             tracing::error!(tier = name, %error, "the signal handlers cannot be set");
-            return ExitCode::from(EXIT_FAILED);
+            return EXIT_FAILED;
         }
     };
-    let registry = Registry::new();
-    match work(config, &registry, shutdown) {
+    match work(config, &Registry::new(), shutdown) {
         Ok(()) => {
             tracing::info!(tier = name, "ended");
-            ExitCode::from(EXIT_OK)
+            EXIT_OK
         }
         Err(error) => {
             tracing::error!(tier = name, error = chain(&*error), "ended by an error");
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
     }
 }
 
-fn print<C: Settings>(name: &str, config: &C) -> ExitCode {
-    use std::io::Write as _;
+fn print<C: Settings>(name: &str, config: &C) -> u8 {
     match config::to_toml(config) {
-        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
-            Ok(()) => ExitCode::from(EXIT_OK),
-            Err(_) => ExitCode::from(EXIT_FAILED),
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => EXIT_OK,
+            Err(_) => EXIT_FAILED,
         },
         Err(error) => {
             eprintln!("{name}: {error}");
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }
@@ -142,3 +162,6 @@ fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
