@@ -29,9 +29,9 @@ impl<'b> ClientFrame<'b> {
     ) -> Result<Self, DecodeError> {
         match format {
             Format::Cbor => read(CborReader::new(message), received)
-                .map_err(|flaw| with_seq(flaw, CborReader::new(message))),
+                .map_err(|flaw| with_seq(*flaw, CborReader::new(message))),
             Format::Json => read(JsonReader::new(message), received)
-                .map_err(|flaw| with_seq(flaw, JsonReader::new(message))),
+                .map_err(|flaw| with_seq(*flaw, JsonReader::new(message))),
         }
     }
 
@@ -130,14 +130,14 @@ fn read<'b, R: Reader<'b>>(mut reader: R, received: Timestamp) -> Result<ClientF
         let at = reader.at();
         let key = reader.key()?;
         match key.text() {
-            "seq" => once(&mut parts.seq, "seq", at, message_id(reader))?,
-            "readings" => once(&mut parts.readings, "readings", at, readings(reader))?,
-            "senml" => once(&mut parts.senml, "senml", at, senml::read(reader, received))?,
-            "content_type" => once(&mut parts.content_type, "content_type", at, text(reader))?,
-            "payload" => once(&mut parts.payload, "payload", at, reader.bytes())?,
-            "session" => once(&mut parts.session, "session", at, session_id(reader))?,
-            "next_seq" => once(&mut parts.next_seq, "next_seq", at, message_id(reader))?,
-            "token" => once(&mut parts.token, "token", at, token(reader))?,
+            b"seq" => once(&mut parts.seq, "seq", at, message_id(reader))?,
+            b"readings" => once(&mut parts.readings, "readings", at, readings(reader))?,
+            b"senml" => once(&mut parts.senml, "senml", at, senml::read(reader, received))?,
+            b"content_type" => once(&mut parts.content_type, "content_type", at, text(reader))?,
+            b"payload" => once(&mut parts.payload, "payload", at, reader.bytes())?,
+            b"session" => once(&mut parts.session, "session", at, session_id(reader))?,
+            b"next_seq" => once(&mut parts.next_seq, "next_seq", at, message_id(reader))?,
+            b"token" => once(&mut parts.token, "token", at, token(reader))?,
             _ => return Err(flaw(at, key.unknown())),
         }
     }
@@ -211,6 +211,7 @@ impl<'b> Parts<'b> {
 }
 
 /// Fills a slot that must be empty.
+#[inline]
 fn once<T>(
     slot: &mut Option<T>,
     key: &'static str,
@@ -279,10 +280,10 @@ fn reading<'b, R: Reader<'b>>(reader: &mut R) -> Result<Reading<'b>, Flaw> {
         let at = reader.at();
         let key = reader.key()?;
         match key.text() {
-            "key" => once(&mut name, "key", at, text(reader))?,
-            "value" => once(&mut measured, "value", at, value(reader))?,
-            "unit" => once(&mut unit, "unit", at, text_or_null(reader))?,
-            "time" => once(&mut time, "time", at, timestamp(reader))?,
+            b"key" => once(&mut name, "key", at, text(reader))?,
+            b"value" => once(&mut measured, "value", at, value(reader))?,
+            b"unit" => once(&mut unit, "unit", at, text_or_null(reader))?,
+            b"time" => once(&mut time, "time", at, timestamp(reader))?,
             _ => return Err(flaw(at, key.unknown())),
         }
     }
@@ -326,8 +327,7 @@ fn timestamp<'b>(reader: &mut impl Reader<'b>) -> Result<Option<Timestamp>, Flaw
 /// Reads the outer map again and passes over everything else; what comes before the number must be
 /// well-formed. A frame with two numbers has none.
 #[cold]
-fn with_seq<'b, R: Reader<'b>>(flaw: Flaw, mut reader: R) -> DecodeError {
-    let mut error = *flaw;
+fn with_seq<'b, R: Reader<'b>>(mut error: DecodeError, mut reader: R) -> DecodeError {
     let twice = error.fault == Fault::DuplicateKey && error.place.key == Some("seq");
     if !twice {
         error.seq = find_seq(&mut reader).ok().flatten();
@@ -338,7 +338,7 @@ fn with_seq<'b, R: Reader<'b>>(flaw: Flaw, mut reader: R) -> DecodeError {
 fn find_seq<'b, R: Reader<'b>>(reader: &mut R) -> Result<Option<MessageId>, Flaw> {
     let mut items = reader.map("a map")?;
     while reader.more(&mut items)? {
-        if reader.key()?.text() == "seq" {
+        if reader.key()?.text() == b"seq" {
             return message_id(reader).map(Some);
         }
         skip(reader, 0)?;

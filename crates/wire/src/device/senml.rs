@@ -120,26 +120,26 @@ pub(super) fn read<'b, R: Reader<'b>>(
 }
 
 /// The label of a key: its text in JSON, its number in CBOR (section 6), by which we also know it.
-fn label<'k>(key: &'k Key<'_>) -> &'k str {
+fn label<'k>(key: &'k Key<'_>) -> &'k [u8] {
     match key {
         Key::Text(text) => text,
         Key::Label(label) => match label {
-            -1 => "bver",
-            -2 => "bn",
-            -3 => "bt",
-            -4 => "bu",
-            -5 => "bv",
-            -6 => "bs",
-            0 => "n",
-            1 => "u",
-            2 => "v",
-            3 => "vs",
-            4 => "vb",
-            5 => "s",
-            6 => "t",
-            7 => "ut",
-            8 => "vd",
-            _ => "",
+            -1 => b"bver",
+            -2 => b"bn",
+            -3 => b"bt",
+            -4 => b"bu",
+            -5 => b"bv",
+            -6 => b"bs",
+            0 => b"n",
+            1 => b"u",
+            2 => b"v",
+            3 => b"vs",
+            4 => b"vb",
+            5 => b"s",
+            6 => b"t",
+            7 => b"ut",
+            8 => b"vd",
+            _ => b"",
         },
     }
 }
@@ -151,22 +151,22 @@ fn record<'b, R: Reader<'b>>(reader: &mut R) -> Result<Record<'b>, Flaw> {
         let at = reader.at();
         let key = reader.key()?;
         match label(&key) {
-            "n" => once(&mut record.name, "n", at, text(reader))?,
-            "u" => once(&mut record.unit, "u", at, text(reader))?,
-            "v" => once(&mut record.value, "v", at, number(reader))?,
-            "vs" => once(&mut record.text, "vs", at, text(reader))?,
-            "vb" => once(&mut record.on, "vb", at, boolean(reader))?,
-            "vd" => once(&mut record.bytes, "vd", at, data(reader))?,
-            "s" => once(&mut record.sum, "s", at, number(reader))?,
-            "t" => once(&mut record.time, "t", at, number(reader))?,
-            "ut" => once(&mut record.update_time, "ut", at, number(reader))?,
-            "bn" => once(&mut record.base_name, "bn", at, text(reader))?,
-            "bt" => once(&mut record.base_time, "bt", at, number(reader))?,
-            "bu" => once(&mut record.base_unit, "bu", at, text(reader))?,
-            "bv" => once(&mut record.base_value, "bv", at, number(reader))?,
-            "bs" => once(&mut record.base_sum, "bs", at, number(reader))?,
-            "bver" => once(&mut record.version, "bver", at, version(reader))?,
-            other if other.ends_with('_') => return Err(flaw(at, key.unknown())),
+            b"n" => once(&mut record.name, "n", at, text(reader))?,
+            b"u" => once(&mut record.unit, "u", at, text(reader))?,
+            b"v" => once(&mut record.value, "v", at, number(reader))?,
+            b"vs" => once(&mut record.text, "vs", at, text(reader))?,
+            b"vb" => once(&mut record.on, "vb", at, boolean(reader))?,
+            b"vd" => once(&mut record.bytes, "vd", at, data(reader))?,
+            b"s" => once(&mut record.sum, "s", at, number(reader))?,
+            b"t" => once(&mut record.time, "t", at, number(reader))?,
+            b"ut" => once(&mut record.update_time, "ut", at, number(reader))?,
+            b"bn" => once(&mut record.base_name, "bn", at, text(reader))?,
+            b"bt" => once(&mut record.base_time, "bt", at, number(reader))?,
+            b"bu" => once(&mut record.base_unit, "bu", at, text(reader))?,
+            b"bv" => once(&mut record.base_value, "bv", at, number(reader))?,
+            b"bs" => once(&mut record.base_sum, "bs", at, number(reader))?,
+            b"bver" => once(&mut record.version, "bver", at, version(reader))?,
+            other if other.ends_with(b"_") => return Err(flaw(at, key.unknown())),
             _ => skip(reader, 0)?,
         }
     }

@@ -122,19 +122,19 @@ fn read<'b, R: Reader<'b>>(mut reader: R) -> Result<ServerFrame<'b>, Flaw> {
     while reader.more(&mut items)? {
         let key = reader.key()?;
         match key.text() {
-            "ack" => put(&mut parts.ack, "ack", message_id(reader))?,
-            "credit" => put(&mut parts.credit, "credit", small(reader))?,
-            "nack" => put(&mut parts.nack, "nack", message_id(reader))?,
-            "code" => put(&mut parts.code, "code", text(reader))?,
-            "retry_ms" => put(&mut parts.retry_ms, "retry_ms", small(reader))?,
-            "expect" => put(&mut parts.expect, "expect", message_id(reader))?,
-            "seq" => put(&mut parts.seq, "seq", message_id(reader))?,
-            "reason" => put(&mut parts.reason, "reason", text(reader))?,
-            "acked" => put(&mut parts.acked, "acked", message_id_or_null(reader))?,
-            "max_message" => put(&mut parts.max_message, "max_message", small(reader))?,
-            "ping_s" => put(&mut parts.ping_s, "ping_s", small(reader))?,
-            "time" => put(&mut parts.time, "time", timestamp(reader))?,
-            "level" => put(&mut parts.level, "level", level(reader))?,
+            b"ack" => put(&mut parts.ack, "ack", message_id(reader))?,
+            b"credit" => put(&mut parts.credit, "credit", small(reader))?,
+            b"nack" => put(&mut parts.nack, "nack", message_id(reader))?,
+            b"code" => put(&mut parts.code, "code", text(reader))?,
+            b"retry_ms" => put(&mut parts.retry_ms, "retry_ms", small(reader))?,
+            b"expect" => put(&mut parts.expect, "expect", message_id(reader))?,
+            b"seq" => put(&mut parts.seq, "seq", message_id(reader))?,
+            b"reason" => put(&mut parts.reason, "reason", text(reader))?,
+            b"acked" => put(&mut parts.acked, "acked", message_id_or_null(reader))?,
+            b"max_message" => put(&mut parts.max_message, "max_message", small(reader))?,
+            b"ping_s" => put(&mut parts.ping_s, "ping_s", small(reader))?,
+            b"time" => put(&mut parts.time, "time", timestamp(reader))?,
+            b"level" => put(&mut parts.level, "level", level(reader))?,
             _ => skip(reader, 0)?,
         }
     }

@@ -37,8 +37,34 @@ impl<'b> CborReader<'b> {
         item(&mut self.0).map_err(|error| not_read(at, &error))
     }
 
+    /// The bytes of an item of known length behind its first byte.
+    #[inline]
+    fn take<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH], Flaw> {
+        let begin = self.0.position() + 1;
+        match self.0.input().get(begin..).and_then(<[u8]>::first_chunk) {
+            Some(bytes) => {
+                self.0.set_position(begin + LENGTH);
+                Ok(*bytes)
+            }
+            None => Err(flaw(begin - 1, Fault::Truncated)),
+        }
+    }
+
     /// An integer, or the nearest float if 64 bits with a sign do not hold it.
-    fn integer(&mut self) -> Result<Scalar<'b>, Flaw> {
+    #[inline]
+    fn integer(&mut self, first: u8) -> Result<Scalar<'b>, Flaw> {
+        // Small numbers and times are nearly all there is; the rest is left to the library.
+        match first {
+            0x00..=0x17 => {
+                self.0.set_position(self.0.position() + 1);
+                return Ok(Scalar::Int(i64::from(first)));
+            }
+            0x1b => {
+                let number = u64::from_be_bytes(self.take()?);
+                return Ok(i64::try_from(number).map_or(Scalar::Float(number as f64), Scalar::Int));
+            }
+            _ => {}
+        }
         let number = self.read(Decoder::int)?;
         match i64::try_from(number) {
             Ok(number) => Ok(Scalar::Int(number)),
@@ -49,10 +75,25 @@ impl<'b> CborReader<'b> {
     /// A text in one piece is borrowed, one in chunks is put together.
     #[inline]
     fn text(&mut self, first: u8) -> Result<Cow<'b, str>, Flaw> {
-        if first != 0x7f {
-            return self.read(Decoder::str).map(Cow::Borrowed);
+        match first {
+            // Nearly every key, unit and text is shorter than 24 bytes: no call, no second look.
+            0x60..=0x77 => {
+                let begin = self.0.position() + 1;
+                let end = begin + usize::from(first - 0x60);
+                let Some(bytes) = self.0.input().get(begin..end) else {
+                    return Err(flaw(begin - 1, Fault::Truncated));
+                };
+                self.0.set_position(end);
+                match std::str::from_utf8(bytes) {
+                    Ok(text) => Ok(Cow::Borrowed(text)),
+                    Err(_) => Err(not_utf8(begin - 1)),
+                }
+            }
+            0x7f => self
+                .read(|decoder| decoder.str_iter()?.collect::<Result<String, _>>())
+                .map(Cow::Owned),
+            _ => self.read(Decoder::str).map(Cow::Borrowed),
         }
-        self.read(|decoder| decoder.str_iter()?.collect::<Result<String, _>>()).map(Cow::Owned)
     }
 
     fn byte_string(&mut self, first: u8) -> Result<Cow<'b, [u8]>, Flaw> {
@@ -99,6 +140,18 @@ fn not_read(at: usize, error: &Error) -> Flaw {
     flaw(at, Fault::Malformed { what: Cow::Owned(error.to_string()) })
 }
 
+fn into_key(text: Cow<'_, str>) -> Key<'_> {
+    match text {
+        Cow::Borrowed(text) => Key::Text(Cow::Borrowed(text.as_bytes())),
+        Cow::Owned(text) => Key::Text(Cow::Owned(text.into_bytes())),
+    }
+}
+
+#[cold]
+fn not_utf8(at: usize) -> Flaw {
+    flaw(at, Fault::Malformed { what: Cow::Borrowed("text is not UTF-8") })
+}
+
 /// What an item is, by its first byte.
 fn name(first: u8) -> &'static str {
     match first {
@@ -138,9 +191,10 @@ impl<'b> Reader<'b> for CborReader<'b> {
     fn scalar(&mut self, expected: &'static str) -> Result<Scalar<'b>, Flaw> {
         let first = self.peek()?;
         match first {
-            0x00..=0x3f => self.integer(),
             0x60..=0x7f => self.text(first).map(Scalar::Text),
-            0xf9..=0xfb => self.read(Decoder::f64).map(Scalar::Float),
+            0xfb => self.take().map(|bytes| Scalar::Float(f64::from_be_bytes(bytes))),
+            0x00..=0x3f => self.integer(first),
+            0xf9..=0xfa => self.read(Decoder::f64).map(Scalar::Float),
             0xf4 | 0xf5 => self.read(Decoder::bool).map(Scalar::Bool),
             0xf6 => self.read(Decoder::null).map(|()| Scalar::Null),
             0x40..=0x5f => self.byte_string(first).map(Scalar::Bytes),
@@ -183,8 +237,17 @@ impl<'b> Reader<'b> for CborReader<'b> {
     fn key(&mut self) -> Result<Key<'b>, Flaw> {
         let at = self.at();
         match self.peek()? {
-            first @ 0x60..=0x7f => self.text(first).map(Key::Text),
-            0x00..=0x3f => match self.integer()? {
+            first @ 0x60..=0x77 => {
+                let begin = at + 1;
+                let end = begin + usize::from(first - 0x60);
+                let Some(text) = self.0.input().get(begin..end) else {
+                    return Err(flaw(at, Fault::Truncated));
+                };
+                self.0.set_position(end);
+                Ok(Key::Text(Cow::Borrowed(text)))
+            }
+            first @ 0x78..=0x7f => self.text(first).map(into_key),
+            first @ 0x00..=0x3f => match self.integer(first)? {
                 Scalar::Int(label) => Ok(Key::Label(label)),
                 other => Err(flaw(at, wrong("a key", other.name()))),
             },

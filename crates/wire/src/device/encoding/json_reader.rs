@@ -265,10 +265,13 @@ impl<'b> Reader<'b> for JsonReader<'b> {
         if self.peek()? != b'"' {
             return self.malformed("expected a key in quotes");
         }
-        let key = self.string()?;
+        let key = match self.string()? {
+            Cow::Borrowed(key) => Key::Text(Cow::Borrowed(key.as_bytes())),
+            Cow::Owned(key) => Key::Text(Cow::Owned(key.into_bytes())),
+        };
         self.skip_space();
         self.take(b':', "expected a colon")?;
-        Ok(Key::Text(key))
+        Ok(key)
     }
 
     fn bytes(&mut self) -> Result<Cow<'b, [u8]>, Flaw> {

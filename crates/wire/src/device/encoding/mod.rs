@@ -26,6 +26,7 @@ pub(super) const DEPTH_MAX: usize = 16;
 pub(super) type Flaw = Box<DecodeError>;
 
 /// What is wrong with the item at `at`.
+#[cold]
 pub(super) fn flaw(at: usize, fault: Fault) -> Flaw {
     Box::new(DecodeError { seq: None, place: Place { at: Some(at), ..Place::default() }, fault })
 }
@@ -65,25 +66,30 @@ impl Scalar<'_> {
 }
 
 /// A key of a map: text everywhere, or an integer label in CBOR.
+///
+/// A text is kept as bytes: to be compared with the known keys it need not be UTF-8 first, and an
+/// unknown one is refused or passed over anyway.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Key<'b> {
-    Text(Cow<'b, str>),
+    Text(Cow<'b, [u8]>),
     Label(i64),
 }
 
 impl Key<'_> {
     /// The key's text; labels have none.
-    pub(super) fn text(&self) -> &str {
+    #[inline]
+    pub(super) fn text(&self) -> &[u8] {
         match self {
             Self::Text(text) => text,
-            Self::Label(_) => "",
+            Self::Label(_) => b"",
         }
     }
 
     /// The fault of a key that is not known.
+    #[cold]
     pub(super) fn unknown(&self) -> Fault {
         let key = match self {
-            Self::Text(text) => text.chars().take(64).collect(),
+            Self::Text(text) => String::from_utf8_lossy(text).chars().take(64).collect(),
             Self::Label(label) => label.to_string(),
         };
         Fault::UnknownKey { key }
@@ -149,6 +155,7 @@ pub(super) fn wrong(expected: &'static str, found: &'static str) -> Fault {
 }
 
 /// Reads a text.
+#[inline]
 pub(super) fn text<'b>(reader: &mut impl Reader<'b>) -> Result<Cow<'b, str>, Flaw> {
     let at = reader.at();
     match reader.scalar("a text")? {
@@ -158,6 +165,7 @@ pub(super) fn text<'b>(reader: &mut impl Reader<'b>) -> Result<Cow<'b, str>, Fla
 }
 
 /// Reads a text, or null for none.
+#[inline]
 pub(super) fn text_or_null<'b>(reader: &mut impl Reader<'b>) -> Result<Option<Cow<'b, str>>, Flaw> {
     let at = reader.at();
     match reader.scalar("a text")? {
@@ -168,6 +176,7 @@ pub(super) fn text_or_null<'b>(reader: &mut impl Reader<'b>) -> Result<Option<Co
 }
 
 /// Reads an integer from 0.
+#[inline]
 pub(super) fn uint<'b>(reader: &mut impl Reader<'b>) -> Result<u64, Flaw> {
     const EXPECTED: &str = "an integer of 0 or more";
     let at = reader.at();
@@ -182,12 +191,13 @@ pub(super) fn uint<'b>(reader: &mut impl Reader<'b>) -> Result<u64, Flaw> {
 /// Passes over one item, whatever it is.
 pub(super) fn skip<'b>(reader: &mut impl Reader<'b>, depth: usize) -> Result<(), Flaw> {
     let at = reader.at();
-    if depth > DEPTH_MAX {
+    reader.skip_tags()?;
+    let kind = reader.kind()?;
+    if depth == DEPTH_MAX && kind != Kind::Scalar {
         let what = Cow::Borrowed("arrays and maps are nested too deep");
         return Err(flaw(at, Fault::Malformed { what }));
     }
-    reader.skip_tags()?;
-    match reader.kind()? {
+    match kind {
         Kind::Scalar => drop(reader.scalar("an item")?),
         Kind::Array => {
             let mut items = reader.array("an array")?;
