@@ -1,0 +1,197 @@
+//! Where a range of entries lies in the lake: its hour and its file name, and back.
+//!
+//! `dt=2026-11-22/hour=14/<queue>-<first>-<last>.parquet`: the folder is the hour in which the
+//! front received the rows (hive style, so that any tool prunes by it), the name is the queue id
+//! and the range of its entries in hexadecimal of fixed width. The name is the sink's idempotency:
+//! a replayed range writes the same names. Names of one queue sort by range.
+
+use std::{fmt, path::PathBuf};
+
+use forebay_wire::{QueueId, Seq};
+
+/// What every finished file of the lake ends with.
+pub const SUFFIX: &str = ".parquet";
+/// What a file still being written ends with; readers pass over it, a start sweeps it away.
+pub const SUFFIX_UNFINISHED: &str = ".tmp";
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// One hour of receive time, in hours since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hour(u32);
+
+impl Hour {
+    /// The hour that holds a time in microseconds since the epoch.
+    #[must_use]
+    pub fn of(time_us: i64) -> Self {
+        Self(u32::try_from(time_us.div_euclid(HOUR_US)).unwrap_or(0))
+    }
+
+    /// When it starts, in microseconds since the epoch.
+    #[must_use]
+    pub fn start_us(self) -> i64 {
+        i64::from(self.0) * HOUR_US
+    }
+
+    /// When the next one starts.
+    #[must_use]
+    pub fn end_us(self) -> i64 {
+        self.start_us() + HOUR_US
+    }
+
+    /// Reads the two folder names of an hour.
+    #[must_use]
+    pub fn from_folders(day: &str, hour: &str) -> Option<Self> {
+        let mut parts = day.strip_prefix("dt=")?.splitn(3, '-').map(number);
+        let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+        let hour = number(hour.strip_prefix("hour=")?)?;
+        let days = u32::try_from(days_from_civil(year.into(), month, day)).ok()?;
+        let found = Self(days.checked_mul(24)?.checked_add(hour)?);
+        // Only the exact form counts: 2026-02-31 or hour=7 are somebody else's folders.
+        (hour < 24 && civil_from_days(days.into()) == (year.into(), month, day)).then_some(found)
+    }
+
+    /// Its folder, relative to the lake.
+    #[must_use]
+    pub fn folder(self) -> PathBuf {
+        PathBuf::from(self.to_string())
+    }
+}
+
+impl fmt::Display for Hour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = civil_from_days(i64::from(self.0 / 24));
+        write!(f, "dt={year:04}-{month:02}-{day:02}/hour={:02}", self.0 % 24)
+    }
+}
+
+/// The name of one file: which entries it holds the rows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileName {
+    /// The middle's queue.
+    pub queue: QueueId,
+    /// First entry of the range.
+    pub first: Seq,
+    /// Last entry of the range.
+    pub last: Seq,
+}
+
+impl FileName {
+    /// Reads a name; `None` for anything that is not exactly one of ours.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(SUFFIX)?.splitn(3, '-');
+        let (queue, first, last) = (parts.next()?, parts.next()?, parts.next()?);
+        let queue = queue.parse().ok()?;
+        let (first, last) = (Seq::new(hex(first)?), Seq::new(hex(last)?));
+        let parsed = Self { queue, first, last };
+        (first <= last && parsed.to_string() == name).then_some(parsed)
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { queue, first, last } = self;
+        write!(f, "{queue}-{:016x}-{:016x}{SUFFIX}", first.get(), last.get())
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    let digits = text.len() >= 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+fn hex(text: &str) -> Option<u64> {
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digits { u64::from_str_radix(text, 16).ok() } else { None }
+}
+
+/// Days since 1970-01-01 of a date of the Gregorian calendar.
+///
+/// Years are counted from March, so that the leap day is the last of a year; 400 years repeat.
+fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month_from_march = i64::from((month + 9) % 12);
+    let day_of_year = (153 * month_from_march + 2) / 5 + i64::from(day) - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// The date of a number of days since 1970-01-01: year, month, day.
+fn civil_from_days(days: i64) -> (i64, u32, u32) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = (day_of_year - (153 * month_from_march + 2) / 5 + 1) as u32;
+    let month = ((month_from_march + 2) % 12 + 1) as u32;
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_names_its_folder_and_is_read_back() {
+        for (time_us, folder) in [
+            (0, "dt=1970-01-01/hour=00"),
+            (951_782_400_000_000, "dt=2000-02-29/hour=00"),
+            (1_795_356_000_000_000 - 1, "dt=2026-11-22/hour=13"),
+            (1_795_356_000_000_000, "dt=2026-11-22/hour=14"),
+            (7_258_118_399_999_999, "dt=2199-12-31/hour=23"),
+        ] {
+            let hour = Hour::of(time_us);
+            assert_eq!(hour.to_string(), folder);
+            let (day, name) = folder.split_once('/').expect("two folders");
+            assert_eq!(Hour::from_folders(day, name), Some(hour));
+            assert!((hour.start_us()..hour.end_us()).contains(&time_us));
+        }
+        for (day, name) in [
+            ("dt=2026-02-31", "hour=00"),
+            ("dt=2026-11-22", "hour=24"),
+            ("dt=2026-11-22", "hour=7"),
+            ("2026-11-22", "hour=07"),
+            ("dt=2026-11", "hour=07"),
+            ("dt=2026-00-10", "hour=07"),
+        ] {
+            assert_eq!(Hour::from_folders(day, name), None, "{day}/{name}");
+        }
+    }
+
+    #[test]
+    fn every_day_of_the_bounds_reads_back() {
+        for days in 0..(Hour::of(7_258_118_399_999_999).0 / 24) {
+            let (year, month, day) = civil_from_days(days.into());
+            assert_eq!(days_from_civil(year, month, day), i64::from(days));
+        }
+    }
+
+    #[test]
+    fn only_our_own_names_are_taken_for_files() {
+        let name = FileName {
+            queue: QueueId::new(0xabc),
+            first: Seq::from_parts(1, 2),
+            last: Seq::from_parts(1, 99),
+        };
+        let text = name.to_string();
+        assert_eq!(FileName::parse(&text), Some(name));
+        for other in [
+            text.replace(".parquet", ".tmp"),
+            format!(".{text}.0.tmp"),
+            text.to_uppercase(),
+            text.replace("-0", "-"),
+            "part-0.parquet".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(FileName::parse(&other), None, "{other}");
+        }
+        let later = FileName { first: Seq::from_parts(2, 1), last: Seq::from_parts(2, 5), ..name };
+        assert!(later.to_string() > text);
+    }
+}

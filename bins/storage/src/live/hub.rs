@@ -1,0 +1,274 @@
+//! Hands each message to the readers that want it.
+//!
+//! One lock orders everything: a message is taken up into the last values and handed out under it,
+//! and a reader registers under it. So a reader's snapshot ends exactly where its events begin.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use forebay_model::{Body, Message};
+use forebay_wire::{
+    QueueId, Seq,
+    live::{LastValue, Mode, Position},
+};
+
+use super::{Buffer, BufferLimits, EventFilter, Frame};
+use crate::last::LastValues;
+
+/// One reader.
+#[derive(Debug)]
+pub struct Client {
+    filter: EventFilter,
+    buffer: Buffer,
+    /// Events up to here the reader has already, one a queue.
+    known: Vec<Position>,
+}
+
+impl Client {
+    /// What it has not been sent yet.
+    #[must_use]
+    pub fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+
+    fn knows(&self, at: Position) -> bool {
+        self.known.iter().any(|known| known.queue == at.queue && at.seq <= known.seq)
+    }
+}
+
+/// A registered reader; dropped, it is no longer served.
+#[derive(Debug)]
+pub struct Registered {
+    /// The reader.
+    pub client: Arc<Client>,
+    /// The last values it asked for, as of the moment from which it gets events.
+    pub snapshot: Option<Vec<LastValue<'static>>>,
+    /// That moment.
+    pub at: Vec<Position>,
+    hub: Arc<Hub>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.hub.lock().clients.retain(|client| !Arc::ptr_eq(client, &self.client));
+    }
+}
+
+/// All readers of this process.
+#[derive(Debug)]
+pub struct Hub {
+    last: Arc<LastValues>,
+    limits: BufferLimits,
+    state: Mutex<State>,
+    events: AtomicU64,
+    missed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    clients: Vec<Arc<Client>>,
+    positions: BTreeMap<QueueId, Seq>,
+    closed: bool,
+}
+
+/// A message with its place and its canonical bytes.
+#[derive(Debug, Clone)]
+pub struct Entry<'a> {
+    /// Its place in the middle's queue.
+    pub seq: Seq,
+    /// Its canonical form.
+    pub canonical: &'a [u8],
+    /// The message.
+    pub message: Message<'a>,
+}
+
+impl Hub {
+    /// A hub without readers, over the last values it keeps up.
+    #[must_use]
+    pub fn new(last: Arc<LastValues>, limits: BufferLimits) -> Arc<Self> {
+        Arc::new(Self {
+            last,
+            limits,
+            state: Mutex::default(),
+            events: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last values.
+    #[must_use]
+    pub fn last(&self) -> &Arc<LastValues> {
+        &self.last
+    }
+
+    /// Takes up messages of a middle, in order, and hands them out; `upto` is the last entry the
+    /// batch covers, with or without a message.
+    pub fn publish(&self, middle: &str, upto: Position, entries: &[Entry<'_>]) {
+        let mut state = self.lock();
+        state.positions.insert(upto.queue, upto.seq);
+        self.last.apply(middle, upto, entries.iter().map(|entry| &entry.message));
+        if state.clients.is_empty() {
+            return;
+        }
+        let mut missed = 0;
+        let mut sheet = Sheet::default();
+        for entry in entries {
+            let at = Position { queue: upto.queue, seq: entry.seq };
+            sheet.clear();
+            for client in &state.clients {
+                if !client.knows(at) {
+                    missed += sheet.hand(client, at, entry);
+                }
+            }
+        }
+        drop(state);
+        self.events.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        self.missed.fetch_add(missed, Ordering::Relaxed);
+    }
+
+    /// Notes that the feed of a middle stands at a position, without any message.
+    pub fn reached(&self, middle: &str, at: Position) {
+        let mut state = self.lock();
+        state.positions.insert(at.queue, at.seq);
+        self.last.advance(middle, at);
+    }
+
+    /// The last entry of a queue that was handed out.
+    #[must_use]
+    pub fn position(&self, queue: QueueId) -> Option<Seq> {
+        self.lock().positions.get(&queue).copied()
+    }
+
+    /// Registers a reader that has all events up to `known`.
+    ///
+    /// Returns `None` if the hub is ahead of one of these positions: the reader has to catch up
+    /// first. With `snapshot`, what it wants of the last values comes along.
+    #[must_use]
+    pub fn register(
+        self: &Arc<Self>,
+        filter: &EventFilter,
+        mode: Mode,
+        known: &[Position],
+        snapshot: bool,
+    ) -> Option<Registered> {
+        let mut state = self.lock();
+        let ahead = |known: &Position| {
+            state.positions.get(&known.queue).is_some_and(|&position| position > known.seq)
+        };
+        if known.iter().any(ahead) {
+            return None;
+        }
+        let at: Vec<Position> =
+            state.positions.iter().map(|(&queue, &seq)| Position { queue, seq }).collect();
+        let snapshot = snapshot.then(|| {
+            let wants = |tenant: &str, device: &str, key: &str| {
+                filter.wants_device(tenant, device) && filter.wants_key(key)
+            };
+            self.last.select(usize::MAX, &wants).0
+        });
+        let client = Arc::new(Client {
+            filter: filter.clone(),
+            buffer: Buffer::new(mode, self.limits),
+            known: known.to_vec(),
+        });
+        if state.closed {
+            client.buffer.close();
+        }
+        state.clients.push(client.clone());
+        drop(state);
+        Some(Registered { client, snapshot, at, hub: self.clone() })
+    }
+
+    /// Closes all buffers: readers are sent what waits and then told to come back.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        for client in &state.clients {
+            client.buffer.close();
+        }
+    }
+
+    /// Readers now.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.lock().clients.len()
+    }
+
+    /// Events taken up while there were readers, and events that fell out of a reader's buffer.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.events.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
+    }
+}
+
+/// The frames made of one message so far, each shared by the readers that want just it.
+#[derive(Debug, Default)]
+struct Sheet {
+    picked: Vec<u16>,
+    whole: Option<Arc<Frame>>,
+    parts: Vec<(Vec<u16>, Arc<Frame>)>,
+    series: String,
+}
+
+impl Sheet {
+    fn clear(&mut self) {
+        self.whole = None;
+        self.parts.clear();
+    }
+
+    /// Puts the message into a reader's buffer if it wants it; returns how many events fell out.
+    fn hand(&mut self, client: &Client, at: Position, entry: &Entry<'_>) -> u64 {
+        if !client.filter.pick(&entry.message, &mut self.picked) {
+            return 0;
+        }
+        let readings = match &entry.message.body {
+            Body::Readings(readings) => readings.as_slice(),
+            Body::Opaque { .. } => &[],
+        };
+        if client.buffer.mode() == Mode::Every || readings.is_empty() {
+            let frame = if self.picked.len() == readings.len() {
+                self.whole.get_or_insert_with(|| Frame::new(at, entry.canonical, None)).clone()
+            } else {
+                let picked = std::mem::take(&mut self.picked);
+                let frame = self.part(at, entry, &picked);
+                self.picked = picked;
+                frame
+            };
+            return client.buffer.push(frame);
+        }
+        let picked = std::mem::take(&mut self.picked);
+        let mut fallen = 0;
+        for &place in &picked {
+            let reading = &readings[usize::from(place)];
+            let message = &entry.message;
+            let time = reading.time.unwrap_or(message.received);
+            let order = (time.micros(), message.seq.get(), place, message.session.get());
+            let frame = self.part(at, entry, &[place]);
+            self.series.clear();
+            for part in [&message.tenant, "\n", &message.device, "\n", &reading.key] {
+                self.series.push_str(part);
+            }
+            fallen += client.buffer.replace(&self.series, order, frame);
+        }
+        self.picked = picked;
+        fallen
+    }
+
+    fn part(&mut self, at: Position, entry: &Entry<'_>, picked: &[u16]) -> Arc<Frame> {
+        if let Some((_, frame)) = self.parts.iter().find(|(places, _)| places == picked) {
+            return frame.clone();
+        }
+        let frame = Frame::new(at, entry.canonical, Some(picked));
+        self.parts.push((picked.to_vec(), frame.clone()));
+        frame
+    }
+}

@@ -1,0 +1,244 @@
+//! The rows a sink has read and not stored: one range still open, a few closed ones.
+//!
+//! The reader fills the open range and closes it; the writer takes closed ones in order. It is
+//! bounded: with [`SEALED_MAX`] ranges closed and not stored, the reader waits, the link's buffer
+//! fills, and what the middle publishes beyond that is fetched later. Queries see it as the tail.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use forebay_wire::{QueueId, Seq};
+
+use crate::{
+    read::{Filter, Tail, TailMark},
+    rows::{RowView, Rows},
+};
+
+/// Ranges closed and not stored: one being written, one ready behind it.
+const SEALED_MAX: usize = 2;
+
+/// When an open range is closed: at the first of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes of rows in memory.
+    pub held_bytes: usize,
+    /// Bytes of its entries in the middle's ring: a quarter of what the ring holds.
+    pub outstanding_bytes: u64,
+    /// Time since its first entry was read.
+    pub age: Duration,
+}
+
+/// The ranges of one sink.
+#[derive(Debug)]
+pub struct RangeBuffer {
+    limits: Limits,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) open: Rows,
+    open_meta: Meta,
+    sealed: VecDeque<Arc<Sealed>>,
+    /// A cleared batch to fill next, so that its memory is used again.
+    spare: Option<Rows>,
+    /// The open range must end exactly here: it was announced before a restart.
+    seal_at: Option<Seq>,
+    finished: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Meta {
+    opened: Option<Instant>,
+    entry_bytes: u64,
+    /// When the middle took the first entry.
+    first_us: u64,
+}
+
+/// A closed range.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    /// Its rows.
+    pub(super) rows: Rows,
+    /// When the middle took its first entry.
+    pub(super) first_us: u64,
+}
+
+impl RangeBuffer {
+    /// An empty buffer.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let state = State {
+            open: Rows::new(QueueId::new(0)),
+            open_meta: Meta::default(),
+            sealed: VecDeque::new(),
+            spare: None,
+            seal_at: None,
+            finished: false,
+        };
+        Self { limits, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts reading a queue; `seal_at` is the end of a range announced before.
+    pub(super) fn open_queue(&self, queue: QueueId, seal_at: Option<Seq>) {
+        let mut state = self.lock();
+        debug_assert!(state.open.span().is_none(), "the range of the old queue was closed");
+        state.open.clear(queue);
+        state.seal_at = seal_at;
+    }
+
+    /// How long until the open range is due by age; `None` if it has no entry.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let state = self.lock();
+        let opened = state.open_meta.opened?;
+        // An announced range is not cut short: it must be exactly what it was.
+        let due = state.seal_at.is_none();
+        due.then(|| self.limits.age.saturating_sub(opened.elapsed()))
+    }
+
+    /// Whether the open range must be closed before it takes the entry `next`.
+    pub(super) fn is_due(&self, state: &State, next: Option<Seq>) -> bool {
+        let Some((_, last)) = state.open.span() else { return false };
+        match state.seal_at {
+            Some(seal_at) => last >= seal_at || next.is_some_and(|next| next > seal_at),
+            None => {
+                state.open.len() >= self.limits.rows
+                    || state.open_meta.entry_bytes >= self.limits.outstanding_bytes
+                    || state.open.held_bytes() >= self.limits.held_bytes
+            }
+        }
+    }
+
+    /// Closes the open range, once there is room for it among the closed.
+    ///
+    /// Returns `false`, with the range still open, if `give_up` says so meanwhile.
+    pub(super) fn seal(&self, give_up: &dyn Fn() -> bool) -> bool {
+        let mut state = self.lock();
+        while state.sealed.len() >= SEALED_MAX {
+            if give_up() {
+                return false;
+            }
+            let wait = Duration::from_millis(100);
+            let waited = self.changed.wait_timeout(state, wait);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.open.span().is_none() {
+            return true;
+        }
+        let queue = state.open.queue();
+        let next = state.spare.take().unwrap_or_else(|| Rows::new(queue));
+        let rows = std::mem::replace(&mut state.open, next);
+        state.open.clear(queue);
+        let meta = std::mem::take(&mut state.open_meta);
+        state.seal_at = None;
+        state.sealed.push_back(Arc::new(Sealed { rows, first_us: meta.first_us }));
+        self.changed.notify_all();
+        true
+    }
+
+    /// Tells the writer that no range comes after those that are closed.
+    pub(super) fn finish(&self) {
+        self.lock().finished = true;
+        self.changed.notify_all();
+    }
+
+    /// The oldest closed range, which stays in the buffer; `None` when all are stored and no more
+    /// will come, or if `give_up` says so.
+    pub(super) fn oldest(&self, give_up: &dyn Fn() -> bool) -> Option<Arc<Sealed>> {
+        let mut state = self.lock();
+        loop {
+            if give_up() {
+                return None;
+            }
+            if let Some(sealed) = state.sealed.front() {
+                return Some(sealed.clone());
+            }
+            if state.finished {
+                return None;
+            }
+            let waited = self.changed.wait_timeout(state, Duration::from_millis(100));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The oldest range is stored and shown by the store itself: queries no longer see it here.
+    pub(super) fn release(&self, stored: Arc<Sealed>) {
+        let mut state = self.lock();
+        let oldest = state.sealed.pop_front();
+        debug_assert!(oldest.as_ref().is_some_and(|oldest| Arc::ptr_eq(oldest, &stored)));
+        drop(oldest);
+        // A query may still hold it; then its memory goes when that ends.
+        if let Some(mut sealed) = Arc::into_inner(stored)
+            && state.spare.is_none()
+        {
+            sealed.rows.clear(sealed.rows.queue());
+            state.spare = Some(sealed.rows);
+        }
+        self.changed.notify_all();
+    }
+
+    /// When the middle took the oldest entry held here.
+    #[must_use]
+    pub fn oldest_us(&self) -> Option<u64> {
+        let state = self.lock();
+        let sealed = state.sealed.front().map(|sealed| sealed.first_us);
+        sealed.or_else(|| state.open.span().map(|_| state.open_meta.first_us))
+    }
+
+    /// Entries and rows held here.
+    #[must_use]
+    pub fn held(&self) -> (u64, usize) {
+        let state = self.lock();
+        let sealed = state.sealed.iter().map(|sealed| &sealed.rows);
+        sealed
+            .chain([&state.open])
+            .fold((0, 0), |(entries, rows), range| (entries + range.entries(), rows + range.len()))
+    }
+}
+
+impl State {
+    /// Notes an entry that was appended to or skipped in the open range.
+    pub(super) fn took(&mut self, time_us: u64, bytes: usize) {
+        if self.open_meta.opened.is_none() {
+            self.open_meta.opened = Some(Instant::now());
+            self.open_meta.first_us = time_us;
+        }
+        self.open_meta.entry_bytes += bytes as u64;
+    }
+}
+
+impl Tail for RangeBuffer {
+    fn visit(&self, filter: &Filter, each: &mut dyn FnMut(RowView<'_>)) -> Vec<TailMark> {
+        let mut marks: Vec<TailMark> = Vec::new();
+        let mut show = |rows: &Rows| {
+            let Some((first, _)) = rows.span() else { return };
+            if marks.iter().all(|mark| mark.queue != rows.queue()) {
+                marks.push(TailMark { queue: rows.queue(), first });
+            }
+            rows.iter().filter(|row| filter.wants(row)).for_each(&mut *each);
+        };
+        // Held while the open range is read: the feed waits a millisecond rather than copying it.
+        let state = self.lock();
+        let sealed: Vec<_> = state.sealed.iter().cloned().collect();
+        show_all(&sealed, &state.open, &mut show);
+        drop(state);
+        marks
+    }
+}
+
+fn show_all(sealed: &[Arc<Sealed>], open: &Rows, show: &mut dyn FnMut(&Rows)) {
+    for range in sealed {
+        show(&range.rows);
+    }
+    show(open);
+}

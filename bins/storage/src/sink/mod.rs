@@ -1,0 +1,139 @@
+//! What a store must be able to do, and how it is fed exactly once, at its own pace.
+//!
+//! Each sink has its own durable consumer at the middle and two threads of its own: one reads the
+//! feed into a bounded buffer of rows, one writes closed ranges. Nothing is shared between sinks,
+//! so a slow or dead one moves only its own lag. The order is always: **announce** the range at
+//! the middle (PREPARE), **send** the identical block, **commit** after the store's ack; after a
+//! death at any point the same range is read, encoded and sent again, under the same token.
+//!
+//! A new store is one small file that implements [`Sink`], and a section of the configuration.
+//!
+//! Not here: what a block's bytes are (each sink's own folder), and enrichment.
+
+mod backoff;
+mod buffer;
+mod consumer;
+mod dead_letter;
+mod reader;
+mod status;
+mod task;
+mod writer;
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use forebay_wire::{QueueId, Seq};
+
+pub use backoff::Backoff;
+pub use buffer::{Limits, RangeBuffer};
+pub use consumer::Consumer;
+pub use dead_letter::DeadLetters;
+pub use status::{SinkState, SinkStatus};
+pub use task::{SinkTask, SinkTaskConfig};
+
+use crate::rows::Rows;
+
+/// Names a block for ever: the same entries have the same token, others never have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The middle's queue.
+    pub queue: QueueId,
+    /// First entry of the range.
+    pub first: Seq,
+    /// Last entry of the range.
+    pub last: Seq,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:016x}-{:016x}", self.queue, self.first.get(), self.last.get())
+    }
+}
+
+/// One piece of an encoded range: a file of the lake, a block of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Where it goes, in the sink's own terms; unique within the range.
+    pub name: String,
+    /// The bytes, the same at every try.
+    pub bytes: Bytes,
+    /// How many rows it holds.
+    pub rows: u64,
+}
+
+/// An encoded range, kept until the store has acked it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoded {
+    /// Its parts, in the order in which they are sent.
+    pub parts: Vec<Part>,
+}
+
+/// What a store said to a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All parts are in; how safely, [`Sink::durability`] says.
+    Ack,
+    /// Not now: send the same bytes again, later, for ever.
+    Transient(String),
+    /// These rows will never be taken, though others are.
+    Poison(String),
+    /// Nothing will be taken until a human mends the configuration of this side or the store.
+    Misconfigured(String),
+}
+
+/// When an ack is worth a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The ack means that the rows survive the store's death.
+    OnAck,
+    /// They do so this long after the ack: the cursor is held back.
+    After(Duration),
+}
+
+/// Why a block that is sent twice counts once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idempotency {
+    /// The store refuses or forgets a block whose token it has seen.
+    Token,
+    /// Rows have a key, and the same row again replaces itself.
+    Key,
+    /// The block is a file, and its name is the token.
+    FileName,
+    /// Rows that are older than what the store has change nothing.
+    LastWriteWins,
+}
+
+impl Idempotency {
+    /// Whether a replay must repeat exactly the same range, so that the range is announced first.
+    #[must_use]
+    pub fn by_range(self) -> bool {
+        matches!(self, Self::Token | Self::FileName)
+    }
+}
+
+/// A range that a sink cannot encode; the same range will fail again.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot encode the range: {0}")]
+pub struct EncodeError(pub String);
+
+/// The future of [`Sink::send`].
+pub type Sending<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// A store.
+pub trait Sink: Send + 'static {
+    /// The bytes of a range: a function of the rows alone, of no clock, counter or random number.
+    ///
+    /// # Errors
+    /// [`EncodeError`]: treated as [`Outcome::Misconfigured`]: an alarm, and the cursor stays.
+    fn encode(&mut self, rows: &Rows) -> Result<Encoded, EncodeError>;
+
+    /// Sends all parts. May be called again with the same arguments after any outcome and after
+    /// a restart. Its thread is the sink's own: it may block.
+    fn send<'a>(&'a mut self, encoded: &'a Encoded, token: &'a Token) -> Sending<'a>;
+
+    /// When an ack is worth a commit.
+    fn durability(&self) -> Durability;
+
+    /// Why sending twice counts once.
+    fn idempotency(&self) -> Idempotency;
+}

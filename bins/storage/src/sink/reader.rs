@@ -1,0 +1,206 @@
+//! The thread that reads a sink's feed into its buffer and closes ranges.
+//!
+//! It ends when the feed does, or at a drain, after closing the range that is open.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use forebay_link::{Error, FeedEvent, Opened, QueueId, Record, RecordBatch, Seq};
+use forebay_ops::Shutdown;
+use forebay_wire::feed::Stored;
+
+use super::{
+    Backoff, Consumer, DeadLetters, RangeBuffer, SinkState, SinkStatus, buffer::State, task::Stop,
+};
+
+/// Longest wait for an event: how soon an age, or a drain, is noticed.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// How long a drain reads on before it asks where the middle's log ends: the middle says so every
+/// 100 ms.
+const HEAD_KNOWN_AFTER: Duration = Duration::from_millis(250);
+/// A drain no longer waits for entries when none has come for so long: the middle is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+pub(super) struct Reader<C> {
+    pub(super) name: String,
+    pub(super) consumer: Arc<C>,
+    pub(super) buffer: Arc<RangeBuffer>,
+    pub(super) status: Arc<SinkStatus>,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) shutdown: Shutdown,
+    pub(super) stop: Arc<Stop>,
+}
+
+/// A drain as this reader sees it.
+struct Drain {
+    began: Instant,
+    heard: Instant,
+    /// The last entry to read.
+    target: Option<Seq>,
+}
+
+impl<C: Consumer> Reader<C> {
+    /// Reads until a drain, a stop or the end of the feed; then says that no range will follow.
+    pub(super) fn run(mut self) {
+        let mut queue = None;
+        let mut drain = None;
+        while !self.stop.is_set() && !self.is_drained(&mut drain) {
+            let due_in = self.buffer.due_in();
+            if due_in == Some(Duration::ZERO) {
+                self.seal();
+                continue;
+            }
+            match self.consumer.next(due_in.unwrap_or(WAIT_MAX).min(WAIT_MAX)) {
+                Ok(None) => {}
+                Ok(Some(FeedEvent::Opened(opened))) => self.open(&mut queue, &opened),
+                Ok(Some(FeedEvent::Batch(batch))) => {
+                    self.append(&batch);
+                    if let Some(drain) = &mut drain {
+                        drain.heard = Instant::now();
+                    }
+                }
+                Ok(Some(FeedEvent::Missed { after, resume })) => {
+                    self.status.missed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let consumer = &self.name;
+                    tracing::error!(%consumer, %after, %resume, "entries were gone before they were stored");
+                }
+                Ok(Some(event)) => tracing::debug!(?event, "passed over an event"),
+                Err(error) => {
+                    self.ended(&error);
+                    break;
+                }
+            }
+            self.status.set_oldest_us(self.buffer.oldest_us());
+        }
+        // A range that was announced before and is still incomplete must stay as it was: it is
+        // simply not closed, and read again at the next start.
+        if self.buffer.due_in().is_some() {
+            self.seal();
+        }
+        self.buffer.finish();
+    }
+
+    /// Whether a drain has begun and all that the middle had by then was read.
+    fn is_drained(&self, drain: &mut Option<Drain>) -> bool {
+        if !self.shutdown.is_draining() {
+            return false;
+        }
+        let now = Instant::now();
+        let drain = drain.get_or_insert(Drain { began: now, heard: now, target: None });
+        if drain.began.elapsed() < HEAD_KNOWN_AFTER {
+            return false;
+        }
+        // Fixed once: a middle that goes on being fed must not hold the drain up for ever.
+        let target = *drain.target.get_or_insert_with(|| self.consumer.head());
+        self.status.received() >= target || drain.heard.elapsed() > SILENCE_MAX
+    }
+
+    fn open(&mut self, queue: &mut Option<QueueId>, opened: &Opened) {
+        // The open range of a lost queue is still worth storing; only its cursor is gone.
+        self.seal();
+        if queue.is_some_and(|queue| queue != opened.queue) {
+            tracing::warn!(consumer = %self.name, queue = %opened.queue, "the middle has another queue");
+        }
+        *queue = Some(opened.queue);
+        let seal_at = opened.pending.as_ref().map(|pending| pending.end);
+        if let Some(pending) = &opened.pending {
+            tracing::info!(consumer = %self.name, first = %pending.start, last = %pending.end,
+                "repeating the range that was announced and not committed");
+        }
+        self.status.set_received(opened.after);
+        self.status.set_committed(opened.after);
+        self.buffer.open_queue(opened.queue, seal_at);
+        self.stop.set_queue(opened.queue);
+    }
+
+    fn append(&self, batch: &RecordBatch) {
+        let mut records = batch.iter().peekable();
+        while !self.stop.is_set() {
+            let mut state = self.buffer.lock();
+            let mut dead = None;
+            while let Some(record) = records.peek() {
+                if self.buffer.is_due(&state, Some(record.seq)) {
+                    break;
+                }
+                let Some(record) = records.next() else { break };
+                state.took(record.time_us, record.payload.len());
+                if let Err(reason) = take(&mut state, &record) {
+                    // The range covers it; its bytes must be safe before the range can be sent.
+                    dead = Some((record, reason));
+                    break;
+                }
+            }
+            // After the last record too: an announced range ends with its last entry, which need
+            // not be followed by another for a long time.
+            let due = self.buffer.is_due(&state, None);
+            drop(state);
+            if let Some((record, reason)) = dead {
+                self.keep_dead(batch.queue(), &record, &reason);
+            }
+            if due || records.peek().is_some_and(|next| self.is_due(next.seq)) {
+                self.seal();
+            } else if records.peek().is_none() {
+                break;
+            }
+        }
+        self.status.set_received(batch.last());
+    }
+
+    fn is_due(&self, next: Seq) -> bool {
+        let state = self.buffer.lock();
+        self.buffer.is_due(&state, Some(next))
+    }
+
+    fn seal(&self) {
+        self.buffer.seal(&|| self.stop.is_set());
+    }
+
+    fn keep_dead(&self, queue: QueueId, record: &Record<'_>, reason: &str) {
+        let mut backoff = Backoff::default();
+        let seq = record.seq;
+        while !self.stop.is_set() {
+            match self.dead_letters.keep(queue, seq, record.payload) {
+                Ok(path) => {
+                    self.status.dead_letters.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let path = path.display();
+                    tracing::error!(consumer = %self.name, %seq, %path, reason, "set aside an entry that is none");
+                    return;
+                }
+                Err(error) => {
+                    let reason = format!("cannot keep a dead letter: {error}");
+                    if self.status.set_state(SinkState::Retrying, &reason) {
+                        tracing::warn!(consumer = %self.name, %seq, %error, "cannot keep a dead letter");
+                    }
+                    self.stop.wait(backoff.wait());
+                }
+            }
+        }
+    }
+
+    fn ended(&self, error: &Error) {
+        let reason = error.to_string();
+        match error {
+            Error::Stopped => {}
+            _ => tracing::error!(consumer = %self.name, %error, "the feed of a sink has ended"),
+        }
+        self.status.set_state(SinkState::Ended, &reason);
+    }
+}
+
+/// Appends the rows of one record of the middle's queue to the open range.
+fn take(state: &mut State, record: &Record<'_>) -> Result<(), String> {
+    let Some(stored) = Stored::decode(record.payload) else {
+        state.open.skip(record.seq);
+        return Err("shorter than its prefix".to_owned());
+    };
+    if stored.is_marker() {
+        state.open.skip(record.seq);
+        return Ok(());
+    }
+    state.open.append_entry(record.seq, stored.entry).map_err(|error| {
+        state.open.skip(record.seq);
+        error.to_string()
+    })
+}

@@ -1,0 +1,153 @@
+//! One sink at work: its two threads, and how they end.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use forebay_link::QueueId;
+use forebay_ops::{Shutdown, thread};
+
+use super::{
+    Consumer, DeadLetters, Encoded, Limits, RangeBuffer, Sink, SinkStatus, reader::Reader,
+    writer::Writer,
+};
+
+/// What a task needs besides its sink and its consumer.
+pub struct SinkTaskConfig {
+    /// Name of the consumer, in logs and thread names.
+    pub name: String,
+    /// When a range is closed.
+    pub limits: Limits,
+    /// Where entries that are none are kept.
+    pub dead_letters: PathBuf,
+    /// Told after a range is acked, before queries lose sight of its rows in the buffer.
+    pub stored: Box<dyn FnMut(&Encoded) + Send>,
+}
+
+/// A sink at work.
+#[derive(Debug)]
+pub struct SinkTask {
+    buffer: Arc<RangeBuffer>,
+    status: Arc<SinkStatus>,
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl SinkTask {
+    /// Starts the two threads. A drain of `shutdown` closes the open range, stores all, and ends
+    /// them.
+    ///
+    /// # Errors
+    /// The system gave no thread.
+    pub fn start<C: Consumer, S: Sink>(
+        config: SinkTaskConfig,
+        consumer: Arc<C>,
+        sink: S,
+        shutdown: Shutdown,
+    ) -> io::Result<Self> {
+        let SinkTaskConfig { name, limits, dead_letters, stored } = config;
+        let buffer = Arc::new(RangeBuffer::new(limits));
+        let status = Arc::new(SinkStatus::default());
+        let stop = Arc::new(Stop::default());
+        let reader = Reader {
+            name: name.clone(),
+            consumer: consumer.clone(),
+            buffer: buffer.clone(),
+            status: status.clone(),
+            dead_letters: DeadLetters::new(&dead_letters),
+            shutdown,
+            stop: stop.clone(),
+        };
+        let writer = Writer {
+            name: name.clone(),
+            consumer,
+            sink,
+            buffer: buffer.clone(),
+            status: status.clone(),
+            stop: stop.clone(),
+            stored,
+            held_back: VecDeque::new(),
+        };
+        let threads = vec![
+            thread::spawn(format!("{name}-read"), move || reader.run())?,
+            thread::spawn(format!("{name}-write"), move || writer.run())?,
+        ];
+        Ok(Self { buffer, status, stop, threads })
+    }
+
+    /// The rows that are not stored yet.
+    #[must_use]
+    pub fn buffer(&self) -> Arc<RangeBuffer> {
+        self.buffer.clone()
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> Arc<SinkStatus> {
+        self.status.clone()
+    }
+
+    /// Waits until a drain has stored everything, at most until `deadline`; then stops.
+    ///
+    /// Returns how many entries it had read and leaves behind: they are still at the middle.
+    pub fn join(self, deadline: Instant) -> u64 {
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            // Set by the writer when it ends; the reader has ended before it or ends by it.
+            if self.stop.wait(left.min(Duration::from_millis(100))) {
+                break;
+            }
+        }
+        self.stop.set();
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        self.buffer.held().0
+    }
+}
+
+/// Ends both threads; also what they know of the middle's queue in common.
+#[derive(Debug, Default)]
+pub(super) struct Stop {
+    state: Mutex<(bool, Option<QueueId>)>,
+    changed: Condvar,
+}
+
+impl Stop {
+    pub(super) fn set(&self) {
+        self.lock().0 = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.lock().0
+    }
+
+    /// Waits, at most `limit`; says whether to stop.
+    pub(super) fn wait(&self, limit: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.changed.wait_timeout_while(state, limit, |state| !state.0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.0
+    }
+
+    /// The queue the middle has now.
+    pub(super) fn queue(&self) -> Option<QueueId> {
+        self.lock().1
+    }
+
+    pub(super) fn set_queue(&self, queue: QueueId) {
+        self.lock().1 = Some(queue);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (bool, Option<QueueId>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
