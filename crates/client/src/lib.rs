@@ -1,2 +1,6 @@
-//! For devices and readers.
+//! Device and reader client.
 #![forbid(unsafe_code)]
+
+mod connection;
+
+pub use connection::{Connection, ConnectionError, Welcome};

@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 
-use forebay_model::{Reading, Timestamp, Value};
+use forebay_model::{Body, MessageId, Reading, Timestamp, Value};
+use forebay_wire::device::{ClientFrame, Format};
 
 use crate::series::Series;
 
@@ -17,11 +18,8 @@ pub const PADDING_KEY: &str = "padding";
 const PADDING_STARTS: u64 = 1 << 16;
 /// Padding in one message; a front's default limit is 64 KiB a message.
 const PADDING_BYTES_MAX: usize = 60 * 1024;
-/// Bytes of a CBOR data frame beside its readings' keys and texts: frame type, seq of usual length,
-/// and for each reading its map, field names, a number of nine bytes and a time of nine.
-const FRAME_BYTES: usize = 12;
-const NUMBER_READING_BYTES: usize = 24;
-const TEXT_READING_BYTES: usize = 8;
+/// A seq of usual length, to measure a message by.
+const TYPICAL_SEQ: u64 = 100_000;
 
 /// All that the devices of a run will say.
 #[derive(Debug)]
@@ -119,12 +117,23 @@ fn padding_reading(text: &str) -> Reading<'_> {
 
 /// How much text brings a typical message of a series to the wanted size.
 fn padding_bytes(series: &Series, payload_bytes: usize) -> usize {
-    let alone = FRAME_BYTES + NUMBER_READING_BYTES + series.name().len();
-    if alone >= payload_bytes {
+    let first = first_reading(series, 0);
+    if message_bytes(vec![first.clone()]) >= payload_bytes {
         return 0;
     }
-    let padded = alone + TEXT_READING_BYTES + PADDING_KEY.len();
-    payload_bytes.saturating_sub(padded).clamp(1, PADDING_BYTES_MAX)
+    // A text of the wanted size has a head as long as that of the final one, give or take a byte.
+    let wanted = payload_bytes.min(PADDING_BYTES_MAX);
+    let sample = "x".repeat(wanted);
+    let beside = message_bytes(vec![first, padding_reading(&sample)]) - wanted;
+    wanted.saturating_sub(beside).max(1)
+}
+
+/// Bytes of a message with these readings on the wire, in CBOR.
+fn message_bytes(readings: Vec<Reading<'_>>) -> usize {
+    let seq = MessageId::new(TYPICAL_SEQ).expect("within the bounds of a seq");
+    let mut bytes = Vec::new();
+    ClientFrame::Data { seq, body: Body::Readings(readings) }.encode(Format::Cbor, &mut bytes);
+    bytes.len()
 }
 
 /// Text without meaning, the same for the same seed.
@@ -182,6 +191,19 @@ mod tests {
         assert_ne!(script.voice(0, 1), script.voice(0, 2));
         assert_eq!(script.device_name(0), "ambient_temperature-00000");
         assert_eq!(script.rows(script.voice(0, 1)), 1);
+    }
+
+    #[test]
+    fn messages_have_the_wanted_size_on_the_wire() {
+        for wanted in [80, 256, 4096] {
+            let script = Script::new(builtin(), wanted, 5);
+            let mut readings = Vec::new();
+            for device in 0..6 {
+                script.readings(script.voice(device, 1), 17, &mut readings);
+                let bytes = message_bytes(readings.clone());
+                assert!(bytes.abs_diff(wanted) <= 8 || wanted < 100, "{bytes} for {wanted}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,328 @@
+//! One connection of a device to a front: handshake, hello, frames in both directions.
+//!
+//! It keeps nothing and repeats nothing: whoever holds it knows what was sent and what to send
+//! again. That is `Device` for programs, and the simulated devices of a fleet, which compute their
+//! messages anew instead of keeping them.
+
+use std::{io, time::Duration};
+
+use forebay_model::{DeviceId, MessageId, SessionId};
+use forebay_wire::device::{
+    ClientFrame, CloseCode, Format, Level, PATH_PREFIX, Reconnect, ServerFrame,
+};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        Error as SocketError, Message,
+        client::IntoClientRequest as _,
+        handshake::client::Request,
+        http::HeaderValue,
+        protocol::{CloseFrame, WebSocketConfig},
+    },
+};
+
+/// Acks are tens of bytes.
+const READ_BUFFER_BYTES: usize = 1024;
+/// A window of 64 messages of 256 bytes in one write.
+const WRITE_BUFFER_BYTES: usize = 20 * 1024;
+/// Largest frame of a front: a reject with its reason.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// An open session on a WebSocket.
+#[derive(Debug)]
+pub struct Connection {
+    socket: WebSocketStream<TcpStream>,
+    format: Format,
+    welcome: Welcome,
+}
+
+/// What the front said at the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Welcome {
+    /// Everything up to here is safe; `None` if this front has acked nothing in the session.
+    pub acked: Option<MessageId>,
+    /// Messages that may be in flight.
+    pub credit: u32,
+    /// Bytes in the largest message the front takes.
+    pub max_message: u32,
+    /// Seconds of silence after which a ping is due.
+    pub ping_s: u32,
+    /// What an ack promises.
+    pub level: Level,
+}
+
+/// Why there is no connection, or no more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The address is not `ws://host:port`. Mend the configuration.
+    #[error("{url:?} is not a WebSocket address like ws://host:port")]
+    Url {
+        /// As given.
+        url: String,
+    },
+    /// The front cannot be reached, or the connection broke. Connect again.
+    #[error("connection failed: {0}")]
+    Io(#[from] io::Error),
+    /// The front answered the handshake with another status than 101.
+    #[error("front refused the connection with status {status}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The front closed the connection.
+    #[error("front closed the connection with {code}: {reason}")]
+    Closed {
+        /// The WebSocket close code.
+        code: u16,
+        /// Its words.
+        reason: String,
+    },
+    /// Something else than a frame of the protocol came, or nothing where one was due.
+    #[error("front does not speak the device protocol: {0}")]
+    Protocol(String),
+    /// Nothing came in time. Connect again.
+    #[error("front did not answer in time")]
+    Timeout,
+}
+
+impl ConnectionError {
+    /// How long the front asks to wait before the next connection, if it does.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Closed { reason, .. } => CloseCode::retry_after(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether another connection may fare better without anybody mending anything.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Url { .. } => false,
+            Self::Io(_) | Self::Timeout | Self::Protocol(_) => true,
+            Self::Refused { status } => !matches!(status, 400 | 401 | 403 | 404),
+            Self::Closed { code, .. } => {
+                CloseCode::from_number(*code).is_none_or(|code| code.reconnect() == Reconnect::Yes)
+            }
+        }
+    }
+}
+
+impl From<SocketError> for ConnectionError {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Io(error) => Self::Io(error),
+            SocketError::ConnectionClosed | SocketError::AlreadyClosed => {
+                Self::Io(io::ErrorKind::ConnectionAborted.into())
+            }
+            SocketError::Http(response) => Self::Refused { status: response.status().as_u16() },
+            other => Self::Protocol(other.to_string()),
+        }
+    }
+}
+
+impl Connection {
+    /// Connects to a front (`ws://host:port`), opens the session and waits for the welcome.
+    ///
+    /// `next` is the lowest number that may still be sent: everything below was acknowledged.
+    /// Put it under a deadline: a front that dies meanwhile may never answer.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] says whether to try again.
+    pub async fn open(
+        front: &str,
+        device: &DeviceId,
+        format: Format,
+        session: SessionId,
+        next: MessageId,
+    ) -> Result<Self, ConnectionError> {
+        let (authority, request) = request(front, device, format)?;
+        let stream = TcpStream::connect(&authority).await?;
+        stream.set_nodelay(true)?;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(WRITE_BUFFER_BYTES)
+            .max_message_size(Some(ANSWER_BYTES_MAX))
+            .max_frame_size(Some(ANSWER_BYTES_MAX));
+        let (mut socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+        let hello = ClientFrame::Hello { session, next_seq: next, token: None };
+        socket.send(message(format, &hello)).await?;
+        let welcome = loop {
+            let message = incoming(socket.next().await)?;
+            match decode(format, &message)? {
+                None => {}
+                Some(ServerFrame::Welcome {
+                    acked, credit, max_message, ping_s, level, ..
+                }) => {
+                    break Welcome { acked, credit, max_message, ping_s, level };
+                }
+                Some(other) => {
+                    let words = format!("expected a welcome, found {other:?}");
+                    return Err(ConnectionError::Protocol(words));
+                }
+            }
+        };
+        Ok(Self { socket, format, welcome })
+    }
+
+    /// What the front said at the beginning.
+    #[must_use]
+    pub fn welcome(&self) -> Welcome {
+        self.welcome
+    }
+
+    /// Puts a message into the write buffer; [`Self::flush`] sees that it leaves.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub async fn feed(&mut self, frame: &ClientFrame<'_>) -> Result<(), ConnectionError> {
+        Ok(self.socket.feed(message(self.format, frame)).await?)
+    }
+
+    /// Sends everything that was fed.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub async fn flush(&mut self) -> Result<(), ConnectionError> {
+        Ok(self.socket.flush().await?)
+    }
+
+    /// Sends a ping; the answer counts as a sign of life and is not told.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub async fn ping(&mut self) -> Result<(), ConnectionError> {
+        Ok(self.socket.send(Message::Ping(Vec::new().into())).await?)
+    }
+
+    /// Waits for the next frame. May be dropped and called again without losing any.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub async fn receive(&mut self) -> Result<ServerFrame<'static>, ConnectionError> {
+        loop {
+            let message = incoming(self.socket.next().await)?;
+            if let Some(frame) = decode(self.format, &message)? {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// Takes the next frame if it is there already.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub fn try_receive(&mut self) -> Result<Option<ServerFrame<'static>>, ConnectionError> {
+        self.receive().now_or_never().transpose()
+    }
+
+    /// Says goodbye; what was not acknowledged is not waited for.
+    pub async fn close(mut self) {
+        // The front may be gone already: then there is nobody to say it to.
+        let _ = self.socket.close(None).await;
+    }
+}
+
+/// The handshake's request, and where to connect for it.
+fn request(
+    front: &str,
+    device: &DeviceId,
+    format: Format,
+) -> Result<(String, Request), ConnectionError> {
+    let bad = || ConnectionError::Url { url: front.to_owned() };
+    let authority = front.strip_prefix("ws://").ok_or_else(bad)?.trim_end_matches('/');
+    if authority.is_empty() || authority.contains(['/', '@', '?', '#']) {
+        return Err(bad());
+    }
+    let mut request = format!("ws://{authority}{PATH_PREFIX}{device}")
+        .into_client_request()
+        .map_err(|_| bad())?;
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", HeaderValue::from_static(format.subprotocol()));
+    let authority =
+        if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            authority.to_owned()
+        } else {
+            format!("{authority}:80")
+        };
+    Ok((authority, request))
+}
+
+fn message(format: Format, frame: &ClientFrame<'_>) -> Message {
+    let mut bytes = Vec::with_capacity(512);
+    frame.encode(format, &mut bytes);
+    if format.is_text() {
+        Message::text(String::from_utf8(bytes).expect("JSON frames are UTF-8"))
+    } else {
+        Message::binary(bytes)
+    }
+}
+
+/// The next message of the socket, or why there is none.
+fn incoming(next: Option<Result<Message, SocketError>>) -> Result<Message, ConnectionError> {
+    match next {
+        Some(Ok(Message::Close(frame))) => Err(closed(frame)),
+        Some(Ok(message)) => Ok(message),
+        Some(Err(error)) => Err(error.into()),
+        None => Err(ConnectionError::Io(io::ErrorKind::ConnectionAborted.into())),
+    }
+}
+
+fn closed(frame: Option<CloseFrame>) -> ConnectionError {
+    match frame {
+        Some(frame) => ConnectionError::Closed {
+            code: frame.code.into(),
+            reason: frame.reason.as_str().to_owned(),
+        },
+        None => ConnectionError::Closed { code: 1005, reason: String::new() },
+    }
+}
+
+/// The frame in a message; pings and pongs hold none.
+fn decode(
+    format: Format,
+    message: &Message,
+) -> Result<Option<ServerFrame<'static>>, ConnectionError> {
+    let bytes: &[u8] = match message {
+        Message::Text(text) => text.as_bytes(),
+        Message::Binary(bytes) => bytes,
+        _ => return Ok(None),
+    };
+    match ServerFrame::decode(format, bytes) {
+        Ok(frame) => Ok(Some(frame.into_owned())),
+        Err(error) => Err(ConnectionError::Protocol(error.reason())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_websocket_addresses_are_taken() {
+        let device = DeviceId::new("pump-7").expect("a valid id");
+        let (authority, asked) = request("ws://[::1]:7400/", &device, Format::Json).expect("good");
+        assert_eq!(authority, "[::1]:7400");
+        assert_eq!(asked.uri().path(), "/v1/ingest/pump-7");
+        assert_eq!(asked.headers()["sec-websocket-protocol"], "forebay.v1.json");
+        for bad in ["http://x", "ws://", "x:1", "ws://a/b", "ws://u@h"] {
+            assert!(request(bad, &device, Format::Cbor).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_close_tells_whether_and_when_to_come_back() {
+        let drain = ConnectionError::Closed { code: 1012, reason: "retry_ms=250".to_owned() };
+        assert!(drain.is_temporary());
+        assert_eq!(drain.retry_after(), Some(Duration::from_millis(250)));
+        let bad = ConnectionError::Closed { code: 4400, reason: String::new() };
+        assert!(!bad.is_temporary());
+        assert!(!ConnectionError::Refused { status: 403 }.is_temporary());
+        assert!(ConnectionError::Refused { status: 503 }.is_temporary());
+    }
+}
