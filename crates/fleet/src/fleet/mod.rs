@@ -18,6 +18,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::{
@@ -102,6 +103,8 @@ struct Counters {
     nacked: AtomicU64,
     reconnects: AtomicU64,
     refused: AtomicU64,
+    /// CPU time of the threads that have ended.
+    cpu_nanos: AtomicU64,
 }
 
 /// How many devices have ended: stopped, with everything acknowledged.
@@ -147,6 +150,15 @@ pub struct Fleet {
     before: Option<Histogram<u64>>,
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What a fleet has done when it is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Ending {
+    /// Sums over the journal.
+    pub totals: Totals,
+    /// CPU time of the fleet's threads: what to leave out of a measurement of the tiers.
+    pub cpu_seconds: f64,
 }
 
 /// How far the fleet is.
@@ -199,11 +211,16 @@ impl Fleet {
                 })
                 .collect();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let watched = watched.clone();
+            let (watched, ours) = (watched.clone(), Arc::clone(&shared));
             threads.push(
                 std::thread::Builder::new()
                     .name(format!("fleet-{thread}"))
-                    .spawn(move || runtime.block_on(carry(devices, watched)))?,
+                    .spawn(move || {
+                        runtime.block_on(carry(devices, watched));
+                        let spent = clock_gettime(ClockId::ThreadCPUTime);
+                        let nanos = spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64;
+                        ours.counters.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+                    })?,
             );
         }
         Ok(Self { shared, latencies, before: None, phase, threads })
@@ -255,10 +272,14 @@ impl Fleet {
         self.shared.ended.wait(self.shared.plan.devices, limit)
     }
 
-    /// Ends all devices at once and returns the totals; the journal is final then.
-    pub fn end(mut self) -> Totals {
+    /// Ends all devices at once; the journal is final then.
+    pub fn end(mut self) -> Ending {
         self.over();
-        self.shared.journal.totals()
+        let nanos = self.shared.counters.cpu_nanos.load(Ordering::Relaxed);
+        Ending {
+            totals: self.shared.journal.totals(),
+            cpu_seconds: Duration::from_nanos(nanos).as_secs_f64(),
+        }
     }
 
     fn over(&mut self) {
