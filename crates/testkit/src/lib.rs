@@ -1,1 +1,32 @@
-//! How we know.
+//! How we know: what tests need of the machine around them. A dev-dependency only.
+//!
+//! | for | use |
+//! | --- | --- |
+//! | something that this machine lacks | [`skip`], [`or_skip`] |
+//! | a real peer from PyPI, npm or Debian | [`python::venv`], [`node::packages`], [`debian::package`] |
+//! | a process to kill | [`Child`] |
+//! | a condition with a deadline | [`wait_until`] |
+//! | a port that nobody has | [`Port`] |
+//! | a file system of one's own | [`LoopMount`] |
+//! | what a process costs | [`rss_anon`] |
+//!
+//! Nothing here knows a tier, so that every package can use it.
+
+mod cache;
+mod child;
+pub mod debian;
+mod loop_mount;
+mod memory;
+pub mod node;
+mod port;
+pub mod python;
+mod skip;
+mod sys;
+mod wait;
+
+pub use child::Child;
+pub use loop_mount::{Filesystem, LoopMount};
+pub use memory::rss_anon;
+pub use port::Port;
+pub use skip::{or_skip, skip};
+pub use wait::wait_until;
