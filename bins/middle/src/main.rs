@@ -1,2 +1,21 @@
 //! The `forebay-middle` binary: a thin main around the library.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use forebay_middle::{Config, start};
+
+fn main() -> ExitCode {
+    forebay_ops::tier_main(
+        "forebay-middle",
+        env!("CARGO_PKG_VERSION"),
+        "Takes entries of many fronts, and hands them to storage",
+        |config: Config, registry, shutdown| {
+            let deadline = config.drain.deadline.into();
+            let running = start(config, registry, shutdown)?;
+            running.join();
+            running.drain(deadline)?;
+            Ok(())
+        },
+    )
+}

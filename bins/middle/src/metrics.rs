@@ -1,0 +1,274 @@
+//! What a middle counts: `forebay_middle_*`, registered in the registry that is passed in.
+//!
+//! What the link and the log count themselves is read off them once a scrape. The registry may
+//! outlive the tier, so it holds what it reads weakly.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use forebay_link::{PublisherStats, ReceiverStats, ReplayStats};
+use forebay_ops::{Metrics, MetricsError};
+use forebay_queue::Queue;
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry};
+
+use crate::{clock::wall_us, consumers::PREFIX, dedup::Dedup};
+
+/// What the collector counts.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    pub entries: IntCounter,
+    pub bytes: IntCounter,
+    pub duplicates: IntCounter,
+    pub markers: IntCounter,
+    pub undecodable: IntCounter,
+    pub full: IntCounter,
+    pub losses: IntCounter,
+    pub lost: IntCounter,
+}
+
+impl Counts {
+    pub(crate) fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let metrics = Metrics::new(registry);
+        Ok(Self {
+            entries: metrics.counter("forebay_middle_entries_total", "Entries appended.")?,
+            bytes: metrics
+                .counter("forebay_middle_entry_bytes_total", "Bytes of the appended entries.")?,
+            duplicates: metrics.with_label("kind", "message").counter(
+                "forebay_middle_duplicates_total",
+                "Entries dropped because they are stored already.",
+            )?,
+            markers: metrics.counter(
+                "forebay_middle_markers_total",
+                "Position markers appended after frames that ended in a duplicate.",
+            )?,
+            undecodable: metrics.counter(
+                "forebay_middle_undecodable_total",
+                "Entries of an unknown form, appended without a look for duplicates.",
+            )?,
+            full: metrics.counter(
+                "forebay_middle_full_total",
+                "Frames pushed back because the log was full.",
+            )?,
+            losses: metrics.counter(
+                "forebay_middle_losses_total",
+                "Times a front went on above entries that this middle does not have.",
+            )?,
+            lost: metrics.counter(
+                "forebay_middle_lost_entries_total",
+                "Entries lost that way, as far as their number is known.",
+            )?,
+        })
+    }
+}
+
+/// What the snapshot thread tells.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotMetrics {
+    seconds: Histogram,
+    bytes: IntGauge,
+    pub failures: IntCounter,
+    taken_at: Arc<Mutex<Instant>>,
+}
+
+impl SnapshotMetrics {
+    pub(crate) fn register(registry: &Registry) -> Result<Self, MetricsError> {
+        let metrics = Metrics::new(registry);
+        Ok(Self {
+            seconds: metrics.latency(
+                "forebay_middle_snapshot_seconds",
+                "Time to take a dedup snapshot, syncs included.",
+            )?,
+            bytes: metrics
+                .gauge("forebay_middle_snapshot_bytes", "Size of the last dedup snapshot.")?,
+            failures: metrics.counter(
+                "forebay_middle_snapshot_failures_total",
+                "Dedup snapshots that could not be written.",
+            )?,
+            taken_at: Arc::new(Mutex::new(Instant::now())),
+        })
+    }
+
+    /// A snapshot of so many bytes took so long.
+    pub(crate) fn taken(&self, took: Duration, bytes: u64) {
+        self.seconds.observe(took.as_secs_f64());
+        self.bytes.set(bytes as i64);
+        *self.taken_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Time since the last snapshot, or since the start.
+    pub(crate) fn age(&self) -> Duration {
+        self.taken_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+/// What is read off at a scrape.
+pub(crate) struct Sources {
+    pub log: Weak<Queue>,
+    pub dedup: Weak<Mutex<Dedup>>,
+    pub receiver: Arc<ReceiverStats>,
+    pub publisher: Arc<PublisherStats>,
+    pub replay: Arc<ReplayStats>,
+    pub snapshots: SnapshotMetrics,
+}
+
+impl Sources {
+    /// Registers everything that is read off at a scrape.
+    pub(crate) fn register(self, registry: &Registry) -> Result<(), MetricsError> {
+        let metrics = Metrics::new(registry);
+        uplink(&metrics, self.receiver)?;
+        feed(&metrics, self.publisher, self.replay)?;
+        queue(&metrics, self.log)?;
+        dedup(&metrics, self.dedup, self.snapshots)
+    }
+}
+
+fn uplink(metrics: &Metrics, receiver: Arc<ReceiverStats>) -> Result<(), MetricsError> {
+    let mut repeats = metrics.with_label("kind", "uplink").scrape();
+    let repeated = repeats.total(
+        "forebay_middle_duplicates_total",
+        "Entries dropped because they are stored already.",
+    )?;
+    let stats = Arc::clone(&receiver);
+    repeats.register(move || repeated.set(stats.repeated.get()))?;
+
+    let mut scrape = metrics.scrape();
+    let sources = scrape.gauge("forebay_middle_sources", "Fronts with an open session.")?;
+    let sessions =
+        scrape.total("forebay_middle_source_sessions_total", "Sessions opened by fronts.")?;
+    let frames = scrape.total("forebay_middle_frames_total", "Frames of entries taken.")?;
+    let gaps = scrape.total("forebay_middle_gaps_total", "Frames refused because of a gap.")?;
+    let refused = scrape.total(
+        "forebay_middle_refused_total",
+        "Sessions refused: another partition map, version or level.",
+    )?;
+    let malformed =
+        scrape.total("forebay_middle_malformed_total", "Uplink frames that made no sense.")?;
+    scrape.register(move || {
+        sources.set(receiver.sources.get() as i64);
+        sessions.set(receiver.sessions.get());
+        frames.set(receiver.batches.get());
+        gaps.set(receiver.gaps.get());
+        refused.set(receiver.refused.get());
+        malformed.set(receiver.malformed.get());
+    })
+}
+
+fn feed(
+    metrics: &Metrics,
+    publisher: Arc<PublisherStats>,
+    replay: Arc<ReplayStats>,
+) -> Result<(), MetricsError> {
+    let mut scrape = metrics.scrape();
+    let published = scrape.total("forebay_middle_published_entries_total", "Entries published.")?;
+    let published_bytes = scrape.total(
+        "forebay_middle_published_bytes_total",
+        "Bytes published, whatever the number of subscribers.",
+    )?;
+    let fetches = scrape.total("forebay_middle_fetches_total", "Fetches answered.")?;
+    let fetched = scrape.total("forebay_middle_fetched_entries_total", "Entries sent by fetch.")?;
+    let fetched_bytes =
+        scrape.total("forebay_middle_fetched_bytes_total", "Bytes sent by fetch.")?;
+    let claims =
+        scrape.total("forebay_middle_consumer_sessions_total", "Sessions granted to consumers.")?;
+    let prepares =
+        scrape.total("forebay_middle_prepares_total", "Ranges announced by consumers.")?;
+    let commits =
+        scrape.total("forebay_middle_commits_total", "Commits of consumers made durable.")?;
+    let fenced = scrape.total(
+        "forebay_middle_fenced_total",
+        "Requests of consumer sessions that a newer one had replaced.",
+    )?;
+    scrape.register(move || {
+        published.set(publisher.records.get());
+        published_bytes.set(publisher.bytes.get());
+        fetches.set(replay.fetches.get());
+        fetched.set(replay.records.get());
+        fetched_bytes.set(replay.bytes.get());
+        claims.set(replay.sessions.get());
+        prepares.set(replay.prepares.get());
+        commits.set(replay.commits.get());
+        fenced.set(replay.fenced.get());
+    })
+}
+
+fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
+    let lag = metrics.gauges(
+        "forebay_middle_consumer_lag_bytes",
+        "Bytes of the log that a durable consumer has not committed.",
+        &["consumer"],
+    )?;
+    let mut scrape = metrics.scrape();
+    let capacity = scrape.gauge("forebay_middle_queue_capacity_bytes", "Bytes of the log.")?;
+    let used = scrape.gauge("forebay_middle_queue_used_bytes", "Bytes not yet reclaimed.")?;
+    let unproven = scrape.gauge(
+        "forebay_middle_queue_unproven_bytes",
+        "Bytes of the log that are held until a dedup snapshot proves them.",
+    )?;
+    let oldest: Gauge = scrape.gauge_float(
+        "forebay_middle_queue_oldest_age_seconds",
+        "Age of the oldest entry that the slowest reader has not committed.",
+    )?;
+    let syncs = scrape.total("forebay_middle_queue_syncs_total", "Syncs of the log.")?;
+    let sync_time = scrape
+        .total("forebay_middle_queue_sync_microseconds_total", "Time spent in syncs of the log.")?;
+    let corrupt = scrape
+        .total("forebay_middle_queue_corrupt_total", "Damaged ranges met since the start.")?;
+    scrape.register(move || {
+        let Some(log) = log.upgrade() else { return };
+        let stat = log.stat();
+        capacity.set(stat.capacity_bytes as i64);
+        used.set(stat.used_bytes as i64);
+        oldest.set(stat.oldest_age_us(wall_us()) as f64 / 1e6);
+        syncs.set(stat.syncs_total);
+        sync_time.set(stat.sync_nanos_total / 1000);
+        corrupt.set(stat.corrupt_total);
+        for reader in &stat.readers {
+            let pending = reader.pending_bytes as i64;
+            match reader.name.strip_prefix(PREFIX) {
+                Some(consumer) => lag.with_label_values(&[consumer]).set(pending),
+                None => unproven.set(pending),
+            }
+        }
+    })
+}
+
+fn dedup(
+    metrics: &Metrics,
+    dedup: Weak<Mutex<Dedup>>,
+    snapshots: SnapshotMetrics,
+) -> Result<(), MetricsError> {
+    let mut scrape = metrics.scrape();
+    let sessions = scrape.gauge("forebay_middle_dedup_sessions", "Device sessions known.")?;
+    let bytes = scrape.gauge("forebay_middle_dedup_bytes", "Memory they take.")?;
+    let queues = scrape.gauge("forebay_middle_dedup_sources", "Front queues known.")?;
+    let expired = scrape.total(
+        "forebay_middle_dedup_expired_total",
+        "Device sessions forgotten after the retention.",
+    )?;
+    let evicted = scrape.total(
+        "forebay_middle_dedup_evicted_total",
+        "Device sessions forgotten early, because memory was used up.",
+    )?;
+    let holes = scrape.total(
+        "forebay_middle_dedup_evicted_ranges_total",
+        "Ranges forgotten of sessions with too many holes.",
+    )?;
+    let age = scrape.gauge_float(
+        "forebay_middle_snapshot_age_seconds",
+        "Time since the last dedup snapshot, or since the start.",
+    )?;
+    scrape.register(move || {
+        age.set(snapshots.age().as_secs_f64());
+        let Some(dedup) = dedup.upgrade() else { return };
+        let dedup = dedup.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = dedup.table.forgotten();
+        sessions.set(dedup.table.sessions() as i64);
+        bytes.set(dedup.table.bytes() as i64);
+        queues.set(dedup.sources.iter().len() as i64);
+        expired.set(forgotten.expired_sessions);
+        evicted.set(forgotten.evicted_sessions);
+        holes.set(forgotten.evicted_ranges);
+    })
+}

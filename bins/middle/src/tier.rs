@@ -1,0 +1,355 @@
+//! The life of a middle: open, recover, serve, drain.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use forebay_link::{
+    BindConfig, FeedPublisher, OnFailure, PublisherConfig, ReceiverConfig, ReplayConfig,
+    ReplayServer, UplinkReceiver,
+};
+use forebay_ops::{
+    Shutdown,
+    admin::{Admin, AdminServer},
+    fatal,
+};
+use forebay_queue::{Options, Queue, Seq as LogSeq};
+use forebay_wire::{feed::STORED_PREFIX_BYTES, frame, partition::map_hash};
+use prometheus::Registry;
+
+use crate::{
+    clock::Clock,
+    collector::Collector,
+    config::{Config, Durability},
+    consumers::{PREFIX, ReplayLog},
+    dedup::Dedup,
+    feed::LogView,
+    metrics::{Counts, SnapshotMetrics, Sources},
+    recover::{RecoverError, Recovered, recover},
+    snapshotter::{Bell, Pace, Snapshotter},
+};
+
+/// Directory of the log within the middle's.
+const LOG_DIR: &str = "log";
+/// How long a link's thread may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a drain looks whether the consumers have caught up.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// Why a middle could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The log cannot be opened or made, or has failed.
+    #[error("the log in {dir}: {error}")]
+    Queue {
+        /// Its directory.
+        dir: PathBuf,
+        /// What is wrong.
+        error: forebay_queue::Error,
+    },
+    /// What is stored cannot be known.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// A port cannot be bound, or there is no thread for it.
+    #[error(transparent)]
+    Link(#[from] forebay_link::Error),
+    /// The admin port cannot be bound.
+    #[error(transparent)]
+    Admin(#[from] forebay_ops::admin::AdminError),
+    /// A metric is registered already: another middle uses this registry.
+    #[error(transparent)]
+    Metrics(#[from] forebay_ops::MetricsError),
+    /// The system gave no thread.
+    #[error("starting a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Where a middle listens, with the ports it got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// Endpoint for fronts.
+    pub uplink: String,
+    /// Endpoint of the feed.
+    pub feed: String,
+    /// Endpoint for fetches and cursors.
+    pub fetch: String,
+    /// The admin port.
+    pub admin: SocketAddr,
+}
+
+/// What a drain left behind; all of it is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Drained {
+    /// Bytes of the log that each durable consumer has not committed, where there are any.
+    pub consumers_behind: Vec<(String, u64)>,
+}
+
+/// A running middle.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Addresses,
+    log: Arc<Queue>,
+    dedup: Arc<Mutex<Dedup>>,
+    receiver: UplinkReceiver,
+    publisher: FeedPublisher,
+    replay: ReplayServer,
+    snapshotter: Snapshotter,
+    admin: AdminServer,
+    shutdown: Shutdown,
+}
+
+/// Starts a middle: opens its log, finds out what is stored, and listens.
+///
+/// Returns once it serves. Its threads end the process if the log fails.
+///
+/// # Errors
+/// [`StartError`]: nothing listens.
+pub fn start(
+    config: Config,
+    registry: &Registry,
+    shutdown: Shutdown,
+) -> Result<Running, StartError> {
+    let counts = Arc::new(Counts::register(registry)?);
+    let snapshot_metrics = SnapshotMetrics::register(registry)?;
+    let log = open_log(&config)?;
+    let failed = |error| StartError::Queue { dir: config.queue.dir.clone(), error };
+    let Recovered { dedup, snapshots, reader, running, complete } =
+        recover(&config.queue.dir, &log, config.dedup.memory_max.as_usize())?;
+    let consumers = ReplayLog::open(&log, &config.consumers).map_err(failed)?;
+
+    let dedup = Arc::new(Mutex::new(dedup));
+    let clock = Arc::new(Clock::new(running));
+    let bell = Arc::new(Bell::default());
+    let collector = Collector::new(
+        log.clone(),
+        Arc::clone(&dedup),
+        Arc::clone(&clock),
+        counts,
+        Arc::clone(&bell),
+    );
+    let snapshotter = Snapshotter::start(
+        snapshots,
+        log.clone(),
+        reader,
+        Arc::clone(&dedup),
+        clock,
+        bell,
+        pace(&config),
+        snapshot_metrics.clone(),
+    )
+    .map_err(StartError::Thread)?;
+    // What is read comes before what writes it: nothing is published that nobody could fetch.
+    let replay = ReplayServer::start(replay_config(&config), consumers, ends("fetch"))?;
+    let view = LogView::new(&log, log.durable());
+    let publisher = FeedPublisher::start(publisher_config(&config), view, ends("feed"))?;
+    let receiver = UplinkReceiver::start(receiver_config(&config), collector, ends("uplink"))?;
+
+    let log = Arc::new(log);
+    let sources = Sources {
+        log: Arc::downgrade(&log),
+        dedup: Arc::downgrade(&dedup),
+        receiver: receiver.stats(),
+        publisher: publisher.stats(),
+        replay: replay.stats(),
+        snapshots: snapshot_metrics,
+    };
+    sources.register(registry)?;
+    let admin = admin(registry, &shutdown, &log, complete).serve(config.admin.address)?;
+    let addresses = Addresses {
+        uplink: receiver.endpoint().to_owned(),
+        feed: publisher.endpoint().to_owned(),
+        fetch: replay.endpoint().to_owned(),
+        admin: admin.address(),
+    };
+    tracing::info!(
+        uplink = addresses.uplink, feed = addresses.feed, fetch = addresses.fetch,
+        admin = %addresses.admin, queue = %log.id(), "middle serves"
+    );
+    Ok(Running { addresses, log, dedup, receiver, publisher, replay, snapshotter, admin, shutdown })
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Bytes of the log in use.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.log.stat().used_bytes
+    }
+
+    /// Device sessions of which it knows what is stored, and the memory that takes, in bytes.
+    #[must_use]
+    pub fn sessions(&self) -> (usize, usize) {
+        let dedup = self.dedup.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (dedup.table.sessions(), dedup.table.bytes())
+    }
+
+    /// Blocks until the shutdown begins.
+    pub fn join(&self) {
+        self.shutdown.wait();
+    }
+
+    /// Stops taking entries, lets the consumers catch up until `deadline` has passed, takes a last
+    /// snapshot and closes the log. Blocks.
+    ///
+    /// # Errors
+    /// The log could not be closed: recovery decides at the next start. Nothing acked is lost.
+    pub fn drain(self, deadline: Duration) -> Result<Drained, forebay_queue::Error> {
+        let until = Instant::now() + deadline;
+        stopped("uplink", self.receiver.stop(STOP_TIMEOUT));
+        let end = self.log.appended();
+        loop {
+            let behind = consumers_behind(&self.log, end);
+            if behind.is_empty() || Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(DRAIN_LOOK.min(until.saturating_duration_since(Instant::now())));
+        }
+        stopped("feed", self.publisher.stop(STOP_TIMEOUT));
+        stopped("fetch", self.replay.stop(STOP_TIMEOUT));
+        self.snapshotter.stop();
+        drop(self.admin);
+        let drained = Drained { consumers_behind: consumers_behind(&self.log, end) };
+        for (consumer, bytes) in &drained.consumers_behind {
+            tracing::warn!(consumer, bytes, "a consumer has not caught up; the log keeps it");
+        }
+        let log = Queue::clone(&self.log);
+        drop(self.log);
+        log.close()?;
+        Ok(drained)
+    }
+}
+
+/// Consumers that have not committed up to `end`, and by how many bytes.
+fn consumers_behind(log: &Queue, end: LogSeq) -> Vec<(String, u64)> {
+    let readers = log.readers().into_iter().filter(|reader| reader.committed < end);
+    let names = readers.filter_map(|reader| {
+        Some((reader.name.strip_prefix(PREFIX)?.to_owned(), reader.pending_bytes))
+    });
+    names.collect()
+}
+
+fn open_log(config: &Config) -> Result<Queue, StartError> {
+    let dir = config.queue.dir.join(LOG_DIR);
+    let options = Options {
+        capacity_bytes: config.queue.capacity.get(),
+        entry_bytes_max: (frame::BODY_BYTES_MAX + STORED_PREFIX_BYTES) as u32,
+        durability: match config.queue.durability {
+            Durability::Process => forebay_queue::Durability::Process,
+            Durability::Disk => forebay_queue::Durability::Disk,
+        },
+        any_filesystem: config.queue.any_filesystem,
+        ..Options::default()
+    };
+    let log = Queue::open_or_create(&dir, &options)
+        .map_err(|error| StartError::Queue { dir: dir.clone(), error })?;
+    let recovery = log.recovery();
+    tracing::info!(
+        queue = %log.id(), path = %dir.display(), entries = recovery.entries,
+        torn_tail = recovery.torn_tail, corrupt = recovery.corrupt_ranges, "log open"
+    );
+    if recovery.corrupt_ranges > 0 {
+        tracing::error!(
+            entries = recovery.entries_lost,
+            bytes = recovery.corrupt_bytes,
+            "the log was damaged below its durable mark: entries are lost"
+        );
+    }
+    Ok(log)
+}
+
+fn pace(config: &Config) -> Pace {
+    let seconds = |span: forebay_ops::Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
+    Pace {
+        every: config.dedup.snapshot_every.into(),
+        retention: seconds(config.dedup.retention),
+        source_retention: seconds(config.dedup.source_retention),
+    }
+}
+
+fn receiver_config(config: &Config) -> ReceiverConfig {
+    let uplink = &config.uplink;
+    let names = uplink.partitions.iter().map(String::as_str);
+    ReceiverConfig {
+        bind: bind(&uplink.listen, uplink.allow_public),
+        partitions: map_hash(names, &uplink.partition),
+        window_bytes: uplink.window.as_usize(),
+        ..ReceiverConfig::new("collector", uplink.listen.as_str())
+    }
+}
+
+fn publisher_config(config: &Config) -> PublisherConfig {
+    PublisherConfig {
+        bind: bind(&config.feed.listen, config.feed.allow_public),
+        head_every: config.feed.head_every.into(),
+        ..PublisherConfig::new("publisher", config.feed.listen.as_str())
+    }
+}
+
+fn replay_config(config: &Config) -> ReplayConfig {
+    ReplayConfig {
+        bind: bind(&config.fetch.listen, config.fetch.allow_public),
+        credit_bytes_max: config.fetch.credit_max.as_usize(),
+        ..ReplayConfig::new("replay", config.fetch.listen.as_str())
+    }
+}
+
+fn bind(listen: &str, allow_public: bool) -> BindConfig {
+    BindConfig { allow_public, ..BindConfig::new(listen) }
+}
+
+/// A log that fails ends the process: nothing may be acked any more, and recovery decides.
+fn ends(link: &'static str) -> OnFailure {
+    Box::new(move |error| fatal(format_args!("the middle's {link} ended: {error}")))
+}
+
+fn stopped(link: &str, result: Result<(), forebay_link::Error>) {
+    if let Err(error) = result {
+        tracing::warn!(link, %error, "a link did not end in time, it is left behind");
+    }
+}
+
+fn admin(registry: &Registry, shutdown: &Shutdown, log: &Arc<Queue>, complete: bool) -> Admin {
+    let mut admin = Admin::new(registry, shutdown);
+    let weak = Arc::downgrade(log);
+    admin.ready("queue", move || {
+        let Some(log) = weak.upgrade() else { return Err("the log is closed".to_owned()) };
+        let stat = log.stat();
+        // The collector refuses at fifteen sixteenths: fronts then keep their entries.
+        let limit = stat.capacity_bytes - stat.capacity_bytes / 16;
+        if stat.used_bytes < limit {
+            return Ok(());
+        }
+        Err(format!("no room: {} of {} bytes used", stat.used_bytes, stat.capacity_bytes))
+    });
+    let weak = Arc::downgrade(log);
+    admin.status("/status", move || {
+        let Some(log) = weak.upgrade() else { return serde_json::Value::Null };
+        let stat = log.stat();
+        let consumers = stat.readers.iter().map(|reader| {
+            serde_json::json!({
+                "reader": reader.name,
+                "committed": reader.committed.to_string(),
+                "behind_bytes": reader.pending_bytes,
+            })
+        });
+        serde_json::json!({
+            "queue": stat.id.to_string(),
+            "appended": stat.appended.to_string(),
+            "durable": stat.durable.to_string(),
+            "used_bytes": stat.used_bytes,
+            "capacity_bytes": stat.capacity_bytes,
+            "dedup_complete": complete,
+            "readers": consumers.collect::<Vec<_>>(),
+        })
+    });
+    admin
+}
