@@ -1,2 +1,23 @@
 //! The `forebay-front` binary: a thin main around the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+use forebay_front::Config;
+
+fn main() -> ExitCode {
+    forebay_ops::tier_main(
+        "forebay-front",
+        env!("CARGO_PKG_VERSION"),
+        "Devices in over WebSockets, acknowledgements out",
+        |config: Config, registry, shutdown| {
+            let deadline = config.drain.deadline.get();
+            let running = forebay_front::start(config, registry, &shutdown)?;
+            shutdown.wait();
+            let drained = running.drain(deadline);
+            if !drained.is_complete() {
+                tracing::warn!(entries = drained.entries, "left for the next start");
+            }
+            Ok(())
+        },
+    )
+}

@@ -108,19 +108,20 @@ impl Forwarder {
         Ok(Self { sender, stats, replays, queue: queue.clone(), acked })
     }
 
-    /// What it is doing.
-    pub(crate) fn state(&self) -> State {
-        State {
-            connected: self.stats.welcomed.get(),
-            refused: self.stats.refused.get(),
-            in_flight_bytes: self.stats.in_flight_bytes.get(),
-            credit_bytes: self.stats.credit_bytes.get(),
-            connects_total: self.stats.connects.get(),
-            frames_total: self.stats.batches.get(),
-            entries_total: self.stats.entries.get(),
-            bytes_total: self.stats.bytes.get(),
-            replays_total: self.replays.load(Ordering::Relaxed),
-            rewinds_total: self.stats.rewinds.get(),
+    /// Tells what it is doing, at each call, also once it has ended.
+    pub(crate) fn watch(&self) -> impl Fn() -> State + Send + Sync + 'static {
+        let (stats, replays) = (Arc::clone(&self.stats), Arc::clone(&self.replays));
+        move || State {
+            connected: stats.welcomed.get(),
+            refused: stats.refused.get(),
+            in_flight_bytes: stats.in_flight_bytes.get(),
+            credit_bytes: stats.credit_bytes.get(),
+            connects_total: stats.connects.get(),
+            frames_total: stats.batches.get(),
+            entries_total: stats.entries.get(),
+            bytes_total: stats.bytes.get(),
+            replays_total: replays.load(Ordering::Relaxed),
+            rewinds_total: stats.rewinds.get(),
         }
     }
 

@@ -1,0 +1,481 @@
+//! The front's settings: a sub-struct for each component, the reason beside each default.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use forebay_wire::{device, limits};
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set about a front.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where devices connect.
+    pub listen: Listen,
+    /// Health, readiness and metrics.
+    pub admin: Admin,
+    /// The way from a TCP connection to a session.
+    pub handshake: Handshake,
+    /// Bounds of a session.
+    pub limits: Limits,
+    /// What an ack promises, and how many messages may wait for one.
+    pub ack: Ack,
+    /// How fast one device may send.
+    pub rate: Rate,
+    /// The rings on disk.
+    pub queue: QueueSettings,
+    /// The way to the middle.
+    pub uplink: Uplink,
+    /// The end of the process.
+    pub drain: Drain,
+}
+
+/// Where devices connect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// Address of the WebSocket port.
+    pub address: SocketAddr,
+    /// Let in devices without a credential, as the device their path names. Always so on loopback.
+    pub allow_anonymous: bool,
+    /// Connections the kernel keeps while they wait to be accepted.
+    pub backlog: u32,
+    /// Threads that serve connections; none: one for each CPU this process may use.
+    pub cores: Option<u16>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            // Loopback: what is reachable from outside is somebody's decision, never a default.
+            address: (Ipv4Addr::LOCALHOST, 7400).into(),
+            allow_anonymous: false,
+            // A reconnect storm arrives faster than it can be accepted; the kernel caps this at
+            // net.core.somaxconn, 4,096 on current kernels.
+            backlog: 4096,
+            cores: None,
+        }
+    }
+}
+
+/// Health, readiness and metrics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address of the admin HTTP port; it asks for no password.
+    pub address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: (Ipv4Addr::LOCALHOST, 7401).into() }
+    }
+}
+
+/// The way from a TCP connection to a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Handshake {
+    /// Longest time from accept to the end of the handshake.
+    pub deadline: Duration,
+    /// Handshakes in flight on each core; more wait in the kernel.
+    pub in_flight_max: u16,
+    /// When that many are in flight, one older than this gives way to the next.
+    pub crowded_deadline: Duration,
+    /// Bytes in the request's header.
+    pub header_max: ByteSize,
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self {
+            deadline: limits::HANDSHAKE_TIME_MAX.into(),
+            in_flight_max: 64,
+            // A device on a slow link sends its request within a second; a socket that was silent
+            // for longer may not keep others out.
+            crowded_deadline: Duration::from_secs(1),
+            header_max: ByteSize::new(limits::HEADER_BYTES_MAX as u64),
+        }
+    }
+}
+
+/// Bounds of a session: what one connection may cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections of this front; more are answered 503.
+    pub connections: u32,
+    /// Bytes in one WebSocket message, and in one frame.
+    pub message: ByteSize,
+    /// Memory each connection keeps for frames that have not arrived in full.
+    pub read_buffer: ByteSize,
+    /// Bytes of answers that are gathered before they are written.
+    pub write_buffer: ByteSize,
+    /// Bytes of answers a connection may have waiting; beyond, it is dropped.
+    pub write_buffer_max: ByteSize,
+    /// From the end of the handshake to the hello.
+    pub hello: Duration,
+    /// A connection that takes no byte of what we send for so long is dropped.
+    pub write_stall: Duration,
+    /// A device that is silent for so long is pinged; after twice that its connection ends.
+    pub ping: Duration,
+    /// How long a socket is not read when there is no room, before a nack is sent instead.
+    pub read_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Some 10 KB each with the kernel's share: 1 GB when all are used.
+            connections: 100_000,
+            message: ByteSize::new(limits::MESSAGE_BYTES_MAX as u64),
+            // Whole frames are read through the core's buffer; this holds only what was cut.
+            read_buffer: ByteSize::kib(1),
+            // Acks are tens of bytes, one for many messages.
+            write_buffer: ByteSize::kib(4),
+            write_buffer_max: ByteSize::kib(64),
+            hello: limits::HELLO_TIME_MAX.into(),
+            write_stall: limits::WRITE_STALL_MAX.into(),
+            // Below the minute after which common NATs and load balancers forget a connection.
+            ping: limits::PING_INTERVAL.into(),
+            read_pause: limits::READ_PAUSE_MAX.into(),
+        }
+    }
+}
+
+/// What an ack promises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The message survives the death of this process.
+    Process,
+    /// The message survives the death of this machine: it is on the medium.
+    #[default]
+    Disk,
+    /// The message is durable in the middle.
+    Middle,
+}
+
+impl From<Level> for device::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Process => Self::Process,
+            Level::Disk => Self::Disk,
+            Level::Middle => Self::Middle,
+        }
+    }
+}
+
+/// What an ack promises, and how many messages may wait for one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ack {
+    /// `process`, `disk` or `middle`. `process` and `middle` suit a front without a volume of its
+    /// own on ext4 or XFS; `middle` waits for a second machine.
+    pub level: Level,
+    /// Messages a device may have unacked; beyond, its socket is not read.
+    pub credit: u32,
+}
+
+impl Default for Ack {
+    fn default() -> Self {
+        Self {
+            level: Level::Disk,
+            // At one sync of 0.1 to 5 ms an ack, enough for 50,000 messages a second of one device.
+            credit: limits::CREDIT_DEFAULT,
+        }
+    }
+}
+
+/// How fast one device may send.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rate {
+    /// Messages a second of one device on average; 0 is without limit. Off by default: what is
+    /// too fast depends on the installation, and a full queue pushes back in any case.
+    pub messages_per_second: u32,
+    /// Messages a device may send at once after a pause; 0 is one second's worth.
+    pub burst: u32,
+}
+
+/// What an entry has survived before an ack of level `middle` is due, or readers see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The death of the process.
+    Process,
+    /// The death of the machine.
+    Disk,
+}
+
+/// The rings on disk, one for each partition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueSettings {
+    /// Directory in which each ring has its own.
+    pub dir: PathBuf,
+    /// Bytes of each ring, allocated when it is made.
+    pub capacity: ByteSize,
+    /// Bytes of the largest entry: a message with its identity, in canonical form.
+    pub entry_max: ByteSize,
+    /// `process` or `disk`; none: `disk` for acks of level `disk`, else `process`.
+    pub durability: Option<Durability>,
+    /// Accept file systems that cannot promise `disk`: tmpfs, overlay, NFS, btrfs and others.
+    pub any_filesystem: bool,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            dir: "forebay-data/front".into(),
+            // A minute and a half of 3,000 messages of 256 B a second while the middle is away, and
+            // a quarter of the memory of a small container.
+            capacity: ByteSize::mib(64),
+            // The largest message, and as much again for what a SenML base spreads over records.
+            entry_max: ByteSize::kib(128),
+            durability: None,
+            any_filesystem: false,
+        }
+    }
+}
+
+/// The way to the middle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Uplink {
+    /// Endpoint of the only middle: `tcp://host:port` or `ipc://path`.
+    pub middle: String,
+    /// Several middles: partition name to endpoint, in place of `middle`. Every front of the
+    /// installation must name the same set; changing it needs a drain first.
+    pub partitions: BTreeMap<String, String>,
+    /// The least a middle must promise, `process` or `disk`; none: `process` for acks of level
+    /// `process`, else `disk`. A middle that promises less is refused.
+    pub require: Option<Durability>,
+}
+
+impl Default for Uplink {
+    fn default() -> Self {
+        Self {
+            middle: "tcp://127.0.0.1:7410".to_owned(),
+            partitions: BTreeMap::new(),
+            require: None,
+        }
+    }
+}
+
+impl Uplink {
+    /// Name and endpoint of each partition, in the order of the names; at least one.
+    #[must_use]
+    pub fn middles(&self) -> Vec<(String, String)> {
+        if self.partitions.is_empty() {
+            return vec![("0".to_owned(), self.middle.clone())];
+        }
+        self.partitions.iter().map(|(name, address)| (name.clone(), address.clone())).collect()
+    }
+}
+
+/// The end of the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Longest time from SIGTERM to the end; what is left stays in the rings.
+    pub deadline: Duration,
+    /// The connections are closed one after another over this time, so that they do not all
+    /// reconnect elsewhere at once.
+    pub spread: Duration,
+    /// What a closed device is told to wait before it connects again.
+    pub retry: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            // Below the 30 s after which Kubernetes kills a pod.
+            deadline: Duration::from_secs(25),
+            spread: Duration::from_secs(3),
+            retry: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Config {
+    /// Whether devices without a credential are let in.
+    #[must_use]
+    pub fn anonymous(&self) -> bool {
+        self.listen.allow_anonymous || self.listen.address.ip().is_loopback()
+    }
+
+    /// The least a middle must promise.
+    #[must_use]
+    pub fn required_of_middle(&self) -> Durability {
+        self.uplink.require.unwrap_or(match self.ack.level {
+            Level::Process => Durability::Process,
+            Level::Disk | Level::Middle => Durability::Disk,
+        })
+    }
+
+    /// What the rings call durable.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.queue.durability.unwrap_or(match self.ack.level {
+            Level::Disk => Durability::Disk,
+            Level::Process | Level::Middle => Durability::Process,
+        })
+    }
+}
+
+/// A message needs a header and an identity around it in the ring.
+const ENTRY_HEADROOM: u64 = 1024;
+
+impl Validate for Config {
+    fn validate(&self, faults: &mut Faults) {
+        faults.within("listen", |faults| {
+            faults.check(self.listen.cores != Some(0), "cores", "must be at least 1");
+            faults.check(
+                self.anonymous(),
+                "allow_anonymous",
+                "must be true for an address beyond loopback: devices have no credentials yet",
+            );
+        });
+        faults.within("handshake", |faults| self.handshake.validate(faults));
+        faults.within("limits", |faults| self.limits.validate(faults));
+        faults.within("ack", |faults| {
+            faults.check(self.ack.credit > 0, "credit", "must be at least 1");
+        });
+        let message = self.limits.message.get();
+        faults.within("queue", |faults| {
+            let disk = self.durability() == Durability::Disk;
+            faults.check(
+                self.ack.level != Level::Disk || disk,
+                "durability",
+                "must be \"disk\" for acks of level disk",
+            );
+            faults.check(
+                self.queue.entry_max.get() >= message + ENTRY_HEADROOM,
+                "entry_max",
+                format!("must exceed limits.message by at least {ENTRY_HEADROOM} bytes"),
+            );
+            faults.check(
+                self.queue.capacity.get() >= self.queue.entry_max.get().saturating_mul(4),
+                "capacity",
+                "must hold at least four of the largest entries",
+            );
+        });
+        faults.within("uplink", |faults| self.uplink.validate(faults));
+        faults.within("drain", |faults| {
+            let spread = self.drain.spread.get() < self.drain.deadline.get();
+            faults.check(spread, "spread", "must be shorter than drain.deadline");
+        });
+    }
+}
+
+impl Validate for Handshake {
+    fn validate(&self, faults: &mut Faults) {
+        faults.check(!self.deadline.is_zero(), "deadline", "must be longer than zero");
+        faults.check(self.in_flight_max > 0, "in_flight_max", "must be at least 1");
+        let header = (256..=65_536).contains(&self.header_max.get());
+        faults.check(header, "header_max", "must be between 256B and 64KiB");
+    }
+}
+
+impl Validate for Limits {
+    fn validate(&self, faults: &mut Faults) {
+        faults.check(self.connections > 0, "connections", "must be at least 1");
+        let message = (1024..=1024 * 1024).contains(&self.message.get());
+        faults.check(message, "message", "must be between 1KiB and 1MiB");
+        let read = (64..=1024 * 1024).contains(&self.read_buffer.get());
+        faults.check(read, "read_buffer", "must be between 64B and 1MiB");
+        faults.check(
+            self.write_buffer_max.get() >= self.write_buffer.get() + 1024,
+            "write_buffer_max",
+            "must exceed write_buffer by at least 1KiB",
+        );
+        for (key, span) in [
+            ("hello", self.hello),
+            ("write_stall", self.write_stall),
+            ("ping", self.ping),
+            ("read_pause", self.read_pause),
+        ] {
+            faults.check(!span.is_zero(), key, "must be longer than zero");
+        }
+    }
+}
+
+impl Validate for Uplink {
+    fn validate(&self, faults: &mut Faults) {
+        const ENDPOINT: &str = "must be tcp://host:port or ipc://path";
+        let partitions = !self.partitions.is_empty();
+        faults.check(partitions || is_endpoint(&self.middle), "middle", ENDPOINT);
+        faults.within("partitions", |faults| {
+            for (name, endpoint) in &self.partitions {
+                // The name becomes part of a directory's name.
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+                let fits = !name.is_empty() && name.len() <= 64 && name.bytes().all(plain);
+                faults.check(fits, name, "a partition's name is 1 to 64 of A-Z a-z 0-9 - _");
+                faults.check(is_endpoint(endpoint), name, ENDPOINT);
+            }
+        });
+    }
+}
+
+/// Whether the text names a ZeroMQ endpoint of the kinds we use.
+fn is_endpoint(text: &str) -> bool {
+    let address = |rest: &str| {
+        rest.rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    text.strip_prefix("tcp://").is_some_and(address)
+        || text.strip_prefix("ipc://").is_some_and(|path| !path.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(config: &Config) -> Vec<String> {
+        let mut faults = Faults::default();
+        config.validate(&mut faults);
+        faults.found().iter().map(|fault| fault.path.clone()).collect()
+    }
+
+    #[test]
+    fn the_defaults_hold() {
+        assert_eq!(faults(&Config::default()), Vec::<String>::new());
+        assert_eq!(Config::default().durability(), Durability::Disk);
+    }
+
+    #[test]
+    fn every_fault_is_found_at_once() {
+        let mut config = Config::default();
+        config.listen.address = (Ipv4Addr::UNSPECIFIED, 7400).into();
+        config.ack.credit = 0;
+        config.queue.durability = Some(Durability::Process);
+        config.queue.entry_max = ByteSize::kib(64);
+        config.uplink.partitions.insert("a/b".to_owned(), "nowhere".to_owned());
+        assert_eq!(
+            faults(&config),
+            [
+                "listen.allow_anonymous",
+                "ack.credit",
+                "queue.durability",
+                "queue.entry_max",
+                "uplink.partitions.a/b",
+                "uplink.partitions.a/b"
+            ]
+        );
+    }
+
+    #[test]
+    fn strangers_are_let_in_on_loopback_or_where_it_is_said() {
+        let mut config = Config::default();
+        assert!(config.anonymous());
+        config.listen.address = (Ipv4Addr::UNSPECIFIED, 7400).into();
+        assert!(!config.anonymous());
+        config.listen.allow_anonymous = true;
+        assert!(config.anonymous());
+    }
+}

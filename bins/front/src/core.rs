@@ -1,0 +1,264 @@
+//! One core: a thread with a current-thread runtime that owns a share of the connections.
+//!
+//! Nothing on the way of a message is shared between cores but the rings. The acceptor hands in
+//! new connections; their handshakes and sessions are tasks of this thread, and a few tasks of its
+//! own watch the rings, the clock and the rings' room for all of them.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    net,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt as _;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{AbortHandle, JoinSet, LocalSet, spawn_local},
+};
+
+use crate::{
+    acks::AckQueue,
+    control::{Control, Order},
+    front::{Connections, Front, Phase},
+    handshake,
+    metrics::Local,
+    rings::Ring,
+    session::batch::Batch,
+    socket::buffer::SharedBuffer,
+};
+
+/// How often a core looks at the deadlines of its sessions. They are seconds long, and each look
+/// touches every session.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// How often a session that found its ring full looks again.
+const ROOM: Duration = Duration::from_millis(20);
+
+/// What the sessions of a core share.
+pub(crate) struct Core {
+    /// What all cores share.
+    pub front: Arc<Front>,
+    /// This core's producers.
+    pub rings: Vec<Ring>,
+    /// The acks that wait for each of the rings.
+    pub acks: Vec<AckQueue>,
+    /// What one read of a socket is taken into.
+    pub shared: SharedBuffer,
+    /// What the messages of one read are encoded into.
+    pub batch: RefCell<Batch>,
+    /// This core's share of the histograms.
+    pub local: Local,
+    sessions: RefCell<Vec<Option<Arc<Control>>>>,
+    free: RefCell<Vec<usize>>,
+    waiting: RefCell<Vec<Arc<Control>>>,
+    waits: Notify,
+}
+
+/// A connection that the acceptor hands over; it counts until this is dropped.
+pub(crate) struct Arrival {
+    /// The connection, not blocking.
+    pub stream: net::TcpStream,
+    /// Its place in the counts.
+    pub seat: Seat,
+}
+
+/// A connection's place in the counts of the front and of its core.
+pub(crate) struct Seat {
+    front: Connections,
+    core: Arc<AtomicUsize>,
+}
+
+impl Seat {
+    pub(crate) fn take(front: &Connections, core: &Arc<AtomicUsize>) -> Self {
+        front.add();
+        core.fetch_add(1, Ordering::AcqRel);
+        Self { front: front.clone(), core: Arc::clone(core) }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.front.remove();
+        self.core.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Core {
+    fn new(front: Arc<Front>) -> Self {
+        let rings = front.rings.clone();
+        Self {
+            acks: rings.iter().map(|_| AckQueue::default()).collect(),
+            local: Local::new(&front.metrics),
+            front,
+            rings,
+            shared: SharedBuffer::new(),
+            batch: RefCell::default(),
+            sessions: RefCell::default(),
+            free: RefCell::default(),
+            waiting: RefCell::default(),
+            waits: Notify::new(),
+        }
+    }
+
+    /// Puts a session under the sweep; returns its place, for [`Self::remove`].
+    pub(crate) fn add(&self, control: &Arc<Control>) -> usize {
+        let mut sessions = self.sessions.borrow_mut();
+        let control = Some(Arc::clone(control));
+        match self.free.borrow_mut().pop() {
+            Some(place) => {
+                sessions[place] = control;
+                place
+            }
+            None => {
+                sessions.push(control);
+                sessions.len() - 1
+            }
+        }
+    }
+
+    /// The session of `place` has ended.
+    pub(crate) fn remove(&self, place: usize) {
+        self.sessions.borrow_mut()[place] = None;
+        self.free.borrow_mut().push(place);
+    }
+
+    /// Wakes the session in a moment, to see whether its ring has room by then.
+    pub(crate) fn wake_for_room(&self, control: &Arc<Control>) {
+        self.waiting.borrow_mut().push(Arc::clone(control));
+        self.waits.notify_one();
+    }
+
+    /// Wakes the sessions that wait for room, from time to time while there are any.
+    async fn watch_room(&self) {
+        loop {
+            self.waits.notified().await;
+            tokio::time::sleep(ROOM).await;
+            let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+            waiting.iter().for_each(|control| control.wake());
+        }
+    }
+
+    /// Looks at the deadlines of all sessions from time to time.
+    async fn sweep(&self) {
+        let mut turns = tokio::time::interval(SWEEP);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            let now_ms = self.front.now_ms();
+            for control in self.sessions.borrow().iter().flatten() {
+                control.sweep(now_ms);
+            }
+            self.local.flush();
+        }
+    }
+
+    /// Tells every session to end, one after another over `spread`.
+    async fn drain(&self, spread: Duration) {
+        let sessions: Vec<_> = self.sessions.borrow().iter().flatten().cloned().collect();
+        let start = Instant::now();
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
+        for (number, control) in (0..).zip(&sessions) {
+            let due = start + spread / count * number;
+            // A pause a millisecond or more long: a timer for each of 100,000 would not keep up.
+            if due > Instant::now() + Duration::from_millis(1) {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            control.order(Order::Drain);
+        }
+    }
+}
+
+/// Runs a core until the front stops.
+pub(crate) async fn run(
+    front: Arc<Front>,
+    arrivals: mpsc::Receiver<Arrival>,
+    phase: watch::Receiver<Phase>,
+) {
+    let core = Rc::new(Core::new(front));
+    let tasks = LocalSet::new();
+    tasks.run_until(serve(Rc::clone(&core), arrivals, phase)).await;
+    core.local.flush();
+}
+
+async fn serve(
+    core: Rc<Core>,
+    arrivals: mpsc::Receiver<Arrival>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    for number in 0..core.rings.len() {
+        let core = Rc::clone(&core);
+        spawn_guarded(async move {
+            std::future::poll_fn(|cx| core.acks[number].poll_watch(&core.rings[number], &core, cx))
+                .await;
+        });
+    }
+    let sweeping = Rc::clone(&core);
+    spawn_guarded(async move { sweeping.sweep().await });
+    let watching = Rc::clone(&core);
+    spawn_guarded(async move { watching.watch_room().await });
+    let arriving = Rc::clone(&core);
+    spawn_guarded(async move { receive(arriving, arrivals).await });
+    // The sender lives as long as the front, so that an error says that the front is gone.
+    if phase.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
+        let draining = Rc::clone(&core);
+        let spread = core.front.config.drain.spread.get();
+        spawn_guarded(async move { draining.drain(spread).await });
+        let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+    }
+}
+
+/// Starts the handshakes of arriving connections, a bounded number at a time.
+async fn receive(core: Rc<Core>, mut arrivals: mpsc::Receiver<Arrival>) {
+    let settings = &core.front.config.handshake;
+    let mut flying = JoinSet::new();
+    let mut order: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
+    loop {
+        order.retain(|(_, handshake)| !handshake.is_finished());
+        let crowded = order.len() >= usize::from(settings.in_flight_max);
+        let oldest = order.front().map_or_else(Instant::now, |(started, _)| *started);
+        tokio::select! {
+            biased;
+            Some(ended) = flying.join_next(), if !flying.is_empty() => {
+                if ended.is_err_and(|error| error.is_panic()) {
+                    panicked();
+                }
+            }
+            arrival = arrivals.recv(), if !crowded => {
+                let Some(Arrival { stream, seat }) = arrival else { break };
+                let task = flying.spawn_local(handshake::run(Rc::clone(&core), stream, seat));
+                order.push_back((Instant::now(), task));
+            }
+            () = tokio::time::sleep_until((oldest + settings.crowded_deadline.get()).into()),
+                if crowded =>
+            {
+                if let Some((_, handshake)) = order.pop_front() {
+                    handshake.abort();
+                    core.front.metrics.handshake("crowded_out");
+                }
+            }
+        }
+    }
+    while flying.join_next().await.is_some() {}
+}
+
+/// Starts a task of this core; a panic in it ends the process, as one of a thread does.
+pub(crate) fn spawn_guarded(work: impl Future<Output = ()> + 'static) {
+    spawn_local(async move {
+        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            panicked();
+        }
+    });
+}
+
+/// A task has panicked; its message is printed already.
+fn panicked() -> ! {
+    tracing::error!("a task of the front panicked, the process ends");
+    std::process::abort()
+}

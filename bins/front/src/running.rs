@@ -1,0 +1,308 @@
+//! Starting a front, and ending it.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use forebay_link::{Level as LinkLevel, SenderConfig};
+use forebay_ops::{Faults, Shutdown, Validate as _, admin, thread};
+use forebay_wire::partition;
+use prometheus::Registry;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    ForwarderError,
+    acceptor::{self, Door},
+    config::{Config, Durability},
+    core,
+    devices::Devices,
+    forwarder::Forwarder,
+    front::{Connections, Front, Phase},
+    metrics::{self, FrontMetrics},
+    rings::Ring,
+    tenancy::Policy,
+};
+
+/// Connections that wait for a core while all its handshakes are taken.
+const ARRIVALS_MAX: usize = 16;
+
+/// Longest time a forwarder gets to end its thread.
+const STOP_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Why a front did not start. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration contradicts itself; all its faults.
+    #[error("{0}")]
+    Config(Faults),
+    /// A ring could not be opened.
+    #[error("ring of partition {partition}: {source}")]
+    Ring {
+        /// Which partition.
+        partition: String,
+        /// What the queue said.
+        source: forebay_queue::Error,
+    },
+    /// A forwarder could not be started.
+    #[error("forwarder of partition {partition}: {source}")]
+    Forwarder {
+        /// Which partition.
+        partition: String,
+        /// What it said.
+        source: ForwarderError,
+    },
+    /// The WebSocket port could not be bound.
+    #[error("listening on {address}: {source}")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The admin server could not be started.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    /// Another front of this process uses the same registry.
+    #[error(transparent)]
+    Metrics(#[from] forebay_ops::MetricsError),
+    /// The system gave no thread.
+    #[error("starting a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Where a front listens, with the ports it got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// WebSockets of devices.
+    pub ingest: SocketAddr,
+    /// Health, readiness and metrics.
+    pub admin: SocketAddr,
+}
+
+/// What a drain left behind; all of it is in the rings and is sent after the next start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Connections that had not ended.
+    pub connections: usize,
+    /// Entries that the middle has not acked.
+    pub entries: u64,
+    /// Bytes they take in the rings.
+    pub bytes: u64,
+}
+
+impl Drained {
+    /// Whether nothing was left behind.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A running front.
+pub struct Running {
+    addresses: Addresses,
+    front: Arc<Front>,
+    threads: Vec<JoinHandle<()>>,
+    forwarders: Vec<Forwarder>,
+    admin: admin::AdminServer,
+}
+
+/// Starts a front and returns once devices can connect.
+///
+/// Metrics go to `registry`, one front a registry. The readiness of the admin server follows
+/// `shutdown`; ending the front is the caller's, by [`Running::drain`].
+///
+/// A ring that fails later ends the process: what it holds is decided by the next start.
+///
+/// # Errors
+/// [`StartError`]: nothing is left running.
+pub fn start(
+    config: Config,
+    registry: &Registry,
+    shutdown: &Shutdown,
+) -> Result<Running, StartError> {
+    let mut faults = Faults::default();
+    config.validate(&mut faults);
+    if !faults.is_empty() {
+        return Err(StartError::Config(faults));
+    }
+    warn(&config);
+    let listener = acceptor::bind(config.listen.address, config.listen.backlog)
+        .and_then(|listener| Ok((listener.local_addr()?, listener)))
+        .map_err(|source| StartError::Listen { address: config.listen.address, source })?;
+    let (ingest, listener) = listener;
+    let rings = open_rings(&config)?;
+    for ring in &rings {
+        metrics::register_ring(registry, ring)?;
+    }
+    let front = Arc::new(Front {
+        devices: Devices::new(),
+        policy: Policy::new(config.anonymous()),
+        metrics: FrontMetrics::new(registry)?,
+        connections: Connections::default(),
+        phase: watch::Sender::new(Phase::Running),
+        started: Instant::now(),
+        rings,
+        config,
+    });
+    let forwarders = start_forwarders(&front)?;
+    metrics::register_forwarders(registry, &front, &forwarders)?;
+    let admin = serve_admin(&front, registry, shutdown)?;
+    let addresses = Addresses { ingest, admin: admin.address() };
+    let mut running = Running { addresses, front, threads: Vec::new(), forwarders, admin };
+    // From here on an error ends what runs, as `running` is dropped.
+    running.start_threads(listener).map_err(StartError::Thread)?;
+    tracing::info!(
+        %ingest, admin = %addresses.admin, level = ?running.front.config.ack.level,
+        partitions = running.front.rings.len(), "front ready"
+    );
+    Ok(running)
+}
+
+/// Says what a human should know of a configuration that holds nevertheless.
+fn warn(config: &Config) {
+    let address = config.listen.address;
+    if config.anonymous() && !address.ip().is_loopback() {
+        tracing::warn!(
+            %address, "anonymous mode beyond loopback: whoever reaches the port writes as any device"
+        );
+    }
+    if config.durability() == Durability::Process {
+        tracing::warn!(
+            level = ?config.ack.level,
+            "the rings survive the process but not the machine: durability is process"
+        );
+    }
+}
+
+fn open_rings(config: &Config) -> Result<Vec<Ring>, StartError> {
+    let open = |(name, _): (String, String)| {
+        Ring::open(&name, config).map_err(|source| StartError::Ring { partition: name, source })
+    };
+    config.uplink.middles().into_iter().map(open).collect()
+}
+
+fn start_forwarders(front: &Front) -> Result<Vec<Forwarder>, StartError> {
+    let middles = front.config.uplink.middles();
+    let level = match front.config.required_of_middle() {
+        Durability::Process => LinkLevel::Process,
+        Durability::Disk => LinkLevel::Disk,
+    };
+    let start = |((name, endpoint), ring): (&(String, String), &Ring)| {
+        let names = middles.iter().map(|(name, _)| name.as_str());
+        let config = SenderConfig {
+            level,
+            partitions: partition::map_hash(names, name),
+            ..SenderConfig::new(format!("front-up-{name}"), endpoint.clone())
+        };
+        let on_failure = Box::new(|error| {
+            forebay_ops::fatal(format_args!("the forwarder failed: {error}"));
+        });
+        Forwarder::start(config, &ring.queue, Arc::clone(&ring.acked), on_failure)
+            .map_err(|source| StartError::Forwarder { partition: name.clone(), source })
+    };
+    middles.iter().zip(&front.rings).map(start).collect()
+}
+
+fn serve_admin(
+    front: &Arc<Front>,
+    registry: &Registry,
+    shutdown: &Shutdown,
+) -> Result<admin::AdminServer, StartError> {
+    let mut server = admin::Admin::new(registry, shutdown);
+    let phase = front.phase.subscribe();
+    server.ready("front", move || match *phase.borrow() {
+        Phase::Running => Ok(()),
+        Phase::Draining | Phase::Stopped => Err("draining".to_owned()),
+    });
+    for ring in front.rings.iter().cloned() {
+        // Whether the middle is there does not matter: the ring is what the middle's absence is for.
+        server.ready(format!("queue {}", ring.name), move || {
+            if ring.has_room() { Ok(()) } else { Err("the ring is full".to_owned()) }
+        });
+    }
+    Ok(server.serve(front.config.admin.address)?)
+}
+
+impl Running {
+    fn start_threads(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
+        let cores = match self.front.config.listen.cores {
+            Some(cores) => usize::from(cores),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let mut doors = Vec::with_capacity(cores);
+        for number in 0..cores {
+            let (arrivals, arriving) = mpsc::channel(ARRIVALS_MAX);
+            doors.push(Door { arrivals, load: Arc::default() });
+            let (front, phase) = (Arc::clone(&self.front), self.front.phase.subscribe());
+            let work = move || core::run(front, arriving, phase);
+            self.threads.push(thread::spawn_async(format!("front-{number}"), work)?);
+        }
+        let (front, phase) = (Arc::clone(&self.front), self.front.phase.subscribe());
+        let work = move || acceptor::run(front, listener, doors, phase);
+        self.threads.push(thread::spawn_async("front-accept", work)?);
+        Ok(())
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Ends the front with as little left behind as `deadline` allows.
+    ///
+    /// It is not ready at once, refuses new devices, closes the connections one after another with
+    /// 1012, and then waits until the middle has acked what the rings hold.
+    #[must_use = "what was left behind belongs into the log"]
+    pub fn drain(mut self, deadline: Duration) -> Drained {
+        let end = Instant::now() + deadline;
+        self.front.phase.send_replace(Phase::Draining);
+        let connections = self.front.connections.wait_for_none(end);
+        let mut drained = Drained { connections, ..Drained::default() };
+        for forwarder in &self.forwarders {
+            let left = forwarder.flush(end.saturating_duration_since(Instant::now()));
+            drained.entries += left.entries;
+            drained.bytes += left.bytes;
+        }
+        self.end();
+        tracing::info!(
+            connections = drained.connections,
+            entries = drained.entries,
+            bytes = drained.bytes,
+            "front drained; what is left is sent after the next start"
+        );
+        drained
+    }
+
+    /// Ends the front at once: connections drop, the rings keep what the middle has not acked.
+    pub fn join(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.front.phase.send_replace(Phase::Stopped);
+        for thread in self.threads.drain(..) {
+            // A panic has ended the process already.
+            let _ = thread.join();
+        }
+        for forwarder in self.forwarders.drain(..) {
+            if let Err(error) = forwarder.stop(STOP_TIME_MAX) {
+                tracing::warn!(%error, "a forwarder did not end in time");
+            }
+        }
+        tracing::debug!(admin = %self.admin.address(), "front ended");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
