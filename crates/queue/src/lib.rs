@@ -1,13 +1,31 @@
 //! A crash-safe memory-mapped ring queue with durable named readers.
 
+mod crc;
+mod cursor;
+mod directory;
 mod error;
+mod faults;
 mod format;
+mod line;
+mod log;
+mod map;
+mod memory;
+mod open;
 mod options;
+mod pace;
 mod queue;
 mod reader;
+mod recovery;
+mod ring;
 mod seq;
 mod stat;
+mod sync;
 mod tail;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
+pub mod tools;
+mod watch;
 
 pub use error::{Error, Result};
 pub use options::{Durability, Options};

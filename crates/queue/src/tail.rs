@@ -1,64 +1,220 @@
-//! Readers that hold no space.
+//! [`Tail`]: follows the queue without holding space, and says what it missed.
 
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::{Entry, Error, Result, Seq};
+use crate::format::Mark;
+use crate::log::Step;
+use crate::queue::Handle;
+use crate::{Durability, Entry, Result, Seq};
 
-/// Follows the end of the queue without holding space.
+/// A reader that copies out what it reads, from [`Queue::tail`](crate::Queue::tail).
+///
+/// Nothing waits for it: entries that were reclaimed before it came to them are gone, and the next
+/// batch names the [`Gap`]. With [`Durability::Disk`] it sees durable entries only.
+///
+/// ```
+/// # use forebay_queue::{Options, Queue, Seq};
+/// # use std::time::Duration;
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let options = Options { any_filesystem: true, capacity_bytes: 1 << 18, ..Options::default() };
+/// let queue = Queue::create(dir.path(), &options)?;
+/// queue.append_batch(0, &["a", "b"])?;
+/// let mut tail = queue.tail(Some(Seq::NONE));
+/// assert!(tail.wait(Duration::from_secs(5)));
+/// let batch = tail.read(100, 1 << 20)?;
+/// assert_eq!(batch.gap(), None);
+/// assert_eq!(batch.iter().next().unwrap().payload, b"a");
+/// # Ok::<(), forebay_queue::Error>(())
+/// ```
 #[derive(Debug)]
-pub struct Tail {}
+pub struct Tail {
+    handle: Arc<Handle>,
+    /// Behind the last entry delivered.
+    position: Mark,
+    /// Whether the place of `position.seq` is still to be looked up.
+    is_unplaced: bool,
+    gap: Option<Gap>,
+    rows: Vec<RowIn>,
+    bytes: Vec<u8>,
+}
 
-/// Entries that were overwritten before the tail came to them.
+/// Where an entry lies in the tail's own buffer.
+#[derive(Clone, Copy, Debug)]
+struct RowIn {
+    seq: Seq,
+    time_us: u64,
+    start: usize,
+    end: usize,
+}
+
+/// Entries that a [`Tail`] could not deliver: those between the two seqs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last seq delivered before.
+    /// The last seq delivered before, or the one the tail was told to start after.
     pub after: Seq,
-    /// The first seq that is delivered again.
+    /// The first seq delivered again.
     pub next: Seq,
 }
 
 impl Tail {
-    /// Copies out the next entries; empty if there is nothing new.
-    pub fn read(&mut self, _max_entries: usize, _max_bytes: usize) -> Result<TailBatch<'_>> {
-        Err(Error::Closed)
+    pub(crate) fn open(handle: &Arc<Handle>, after: Option<Seq>) -> Self {
+        let ring = &handle.ring;
+        let (position, is_unplaced) = match (after, ring.settings.durability) {
+            (Some(seq), _) => (Mark { position: 0, seq }, true),
+            (None, Durability::Disk) => (ring.lock_sync().durable, false),
+            (None, Durability::Process) => (ring.line.mark(), false),
+        };
+        let handle = Arc::clone(handle);
+        Tail { handle, position, is_unplaced, gap: None, rows: Vec::new(), bytes: Vec::new() }
     }
-    /// The last seq delivered.
+
+    /// The last seq delivered, or the one the tail started after.
+    ///
+    /// ```
+    /// # use forebay_queue::{Options, Queue};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let options = Options { any_filesystem: true, capacity_bytes: 1 << 18, ..Options::default() };
+    /// let queue = Queue::create(dir.path(), &options)?;
+    /// let seq = queue.append(0, b"x")?;
+    /// assert_eq!(queue.tail(Some(seq)).position(), seq);
+    /// # Ok::<(), forebay_queue::Error>(())
+    /// ```
+    #[must_use]
     pub fn position(&self) -> Seq {
-        Seq::NONE
+        self.position.seq
     }
-    /// Whether there is something to read; if not, `waker` is woken once there is.
-    pub fn poll_ready(&mut self, _waker: &Waker) -> bool {
-        false
+
+    /// Copies out the next entries: at most `max_entries`, and at most `max_bytes` of payload
+    /// except that a first entry is always given. Empty if there is nothing new.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), [`Error::Closed`](crate::Error::Closed): the queue has
+    /// ended.
+    ///
+    /// See [`Tail`] for an example.
+    pub fn read(&mut self, max_entries: usize, max_bytes: usize) -> Result<TailBatch<'_>> {
+        let ring = Arc::clone(&self.handle.ring);
+        ring.check()?;
+        self.rows.clear();
+        self.bytes.clear();
+        self.gap = None;
+        // Space is not reused while this is held, so what is looked at stays as it is.
+        let held = ring.reclaiming.read().unwrap_or_else(PoisonError::into_inner);
+        let reclaimed = ring.limits.reclaimed.load(Ordering::Acquire);
+        let end = ring.readable();
+        let mut mark = self.position;
+        let mut is_overtaken = mark.position < reclaimed;
+        if self.is_unplaced {
+            let oldest = Mark { position: reclaimed, seq: mark.seq };
+            mark.position = ring.boundary_behind(mark.seq, oldest).position;
+            (self.is_unplaced, is_overtaken) = (false, false);
+        } else if is_overtaken {
+            mark.position = reclaimed;
+        }
+        while self.rows.len() < max_entries {
+            match ring.log().next(mark.position, end) {
+                Step::Entry { head, at, next } => {
+                    let breaks = is_overtaken || !head.seq.follows(mark.seq);
+                    let is_first = self.rows.is_empty();
+                    let fits = self.bytes.len() + head.len as usize <= max_bytes;
+                    if !is_first && (breaks || !fits) {
+                        break;
+                    }
+                    if breaks && mark.seq != Seq::NONE {
+                        self.gap = Some(Gap { after: mark.seq, next: head.seq });
+                    }
+                    is_overtaken = false;
+                    let start = self.bytes.len();
+                    self.bytes.extend_from_slice(ring.log().payload(&head, at));
+                    let (seq, time_us, end) = (head.seq, head.time_us, self.bytes.len());
+                    self.rows.push(RowIn { seq, time_us, start, end });
+                    mark = Mark { position: next, seq };
+                }
+                Step::End => break,
+                // The seq of a damaged entry was not delivered: the next batch names the gap.
+                bad => mark.position = ring.pass_damage(bad, mark, end).position,
+            }
+        }
+        drop(held);
+        self.position = mark;
+        Ok(TailBatch { tail: self })
     }
-    /// Waits until there is something to read; false if the time passed first.
-    pub fn wait(&mut self, _timeout: Duration) -> bool {
-        false
+
+    /// Whether there is something to read, or the queue has ended; if neither, `waker` is woken
+    /// once one of them is so.
+    ///
+    /// Used as [`Reader::poll_ready`](crate::Reader::poll_ready) is.
+    #[must_use]
+    pub fn poll_ready(&mut self, waker: &Waker) -> bool {
+        self.place();
+        self.handle.ring.poll_readable(self.position.position, waker)
+    }
+
+    /// Waits until there is something to read, or the queue has ended; false if the time passed
+    /// first.
+    ///
+    /// See [`Tail`] for an example.
+    #[must_use]
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        self.place();
+        self.handle.ring.wait_readable(self.position.position, timeout)
+    }
+
+    /// Looks up where to start, so that waiting waits for something that is to be delivered.
+    fn place(&mut self) {
+        if !self.is_unplaced {
+            return;
+        }
+        let ring = &self.handle.ring;
+        let _held = ring.reclaiming.read().unwrap_or_else(PoisonError::into_inner);
+        let reclaimed = ring.limits.reclaimed.load(Ordering::Acquire);
+        let oldest = Mark { position: reclaimed, seq: self.position.seq };
+        let found = ring.boundary_behind(self.position.seq, oldest);
+        // The place is kept only if there is nothing behind it: a gap before the first entry is
+        // still to be told by the read that finds it.
+        if found.position >= ring.readable() {
+            self.position.position = found.position;
+            self.is_unplaced = false;
+        }
     }
 }
 
-/// Entries copied out by a [`Tail`].
+/// Entries copied out by [`Tail::read`].
 #[derive(Debug)]
 pub struct TailBatch<'a> {
-    #[expect(dead_code, reason = "holds the borrow")]
     tail: &'a Tail,
 }
 
-impl<'a> TailBatch<'a> {
+impl TailBatch<'_> {
     /// What was missed directly before the first entry of this batch.
+    #[must_use]
     pub fn gap(&self) -> Option<Gap> {
-        None
+        self.tail.gap
     }
-    /// Number of entries.
+
+    /// How many entries.
+    #[must_use]
     pub fn len(&self) -> usize {
-        0
+        self.tail.rows.len()
     }
+
     /// Whether there is none.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
-        true
+        self.tail.rows.is_empty()
     }
-    /// The entries in order.
+
+    /// The entries in the order of their seqs.
+    ///
+    /// See [`Tail`] for an example.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
-        std::iter::empty()
+        self.tail.rows.iter().map(|row| Entry {
+            seq: row.seq,
+            time_us: row.time_us,
+            payload: &self.tail.bytes[row.start..row.end],
+        })
     }
 }

@@ -1,0 +1,204 @@
+//! The directory of a queue: making the file, locking it, refusing what cannot keep the promise.
+//!
+//! A ring is made under another name and renamed when it is complete, so that a crash on the way
+//! leaves nothing that looks like a queue. Nothing else is ever created, renamed or removed.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+
+use crate::QueueId;
+use crate::error::{Error, Result};
+use crate::format::{self, Geometry, SUPER_BYTES, SuperBlock};
+use crate::map::Mapping;
+use crate::memory::Memory;
+use crate::open::first_slots;
+use crate::options::{Durability, Options};
+
+/// The name under which a ring is made.
+const NEW_NAME: &str = "ring.new";
+/// Zeroes are written in pieces of this size, so that the file's extents hold data.
+const ZERO_BYTES: usize = 1 << 20;
+
+/// Makes a ring file; the directory too, if it is missing.
+pub(crate) fn create(dir: &Path, options: &Options) -> Result<()> {
+    let page_bytes = rustix::param::page_size().max(format::SLOT_BYTES) as u64;
+    let capacity = options.capacity_checked(page_bytes)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)
+        .map_err(|error| Error::io("create directory", dir, error))?;
+    check_filesystem(dir, options)?;
+    let path = dir.join(format::FILE_NAME);
+    if path.try_exists().map_err(|error| Error::io("look for", &path, error))? {
+        return Err(Error::Exists { path });
+    }
+    let new_path = dir.join(NEW_NAME);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(options.mode)
+        .open(&new_path)
+        .map_err(|error| Error::io("create", &new_path, error))?;
+    // What a crash left there is not a queue yet; somebody else who is making one holds the lock.
+    lock(&file, &new_path)?;
+    let block = SuperBlock { id: random_id(&new_path)?, capacity, page_bytes: page_bytes as u32 };
+    let made = fill(&file, &block, options).and_then(|()| {
+        rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            &new_path,
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::RenameFlags::NOREPLACE,
+        )?;
+        File::open(dir)?.sync_all()
+    });
+    made.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists { path: path.clone() },
+        _ => {
+            let _ = fs::remove_file(&new_path);
+            Error::io("create", &new_path, error)
+        }
+    })
+}
+
+/// Allocates every block, writes every byte, syncs, and leaves nothing in the page cache: what is
+/// cached from here may be in folios of 2 MiB, of which one stored byte makes a sync write all.
+fn fill(file: &File, block: &SuperBlock, options: &Options) -> io::Result<()> {
+    let len = block.file_bytes();
+    file.set_permissions(fs::Permissions::from_mode(options.mode))?;
+    file.set_len(0)?;
+    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)?;
+    let zeroes = vec![0; ZERO_BYTES.min(len as usize)];
+    let mut at = 0;
+    while at < len {
+        let piece = zeroes.len().min((len - at) as usize);
+        file.write_all_at(&zeroes[..piece], at)?;
+        at += piece as u64;
+    }
+    let geometry = Geometry::new(block);
+    for (place, slot) in first_slots().iter().enumerate() {
+        file.write_all_at(&slot.encode(), geometry.slot_offset(place) as u64)?;
+    }
+    file.sync_all()?;
+    // Last, and by itself: without it the file is not a queue.
+    file.write_all_at(&block.encode(), 0)?;
+    file.sync_all()?;
+    rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Opens, locks, checks and maps the ring file.
+pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Memory, SuperBlock)> {
+    let path = dir.join(format::FILE_NAME);
+    let file =
+        File::options().read(true).write(true).open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::Missing { path: path.clone() },
+            _ => Error::io("open", &path, error),
+        })?;
+    check_filesystem(dir, options)?;
+    lock(&file, &path)?;
+    let block = read_super_block(&file, &path)?;
+    let page_bytes = rustix::param::page_size();
+    if page_bytes > block.page_bytes as usize {
+        let reason = format!("made for pages of {}, here they have {page_bytes}", block.page_bytes);
+        return Err(Error::Unsupported { path, reason });
+    }
+    let limit = format::entry_bytes_limit(block.capacity);
+    if u64::from(options.entry_bytes_max) > limit {
+        let reason = format!("{} does not fit this ring: at most {limit}", options.entry_bytes_max);
+        return Err(Error::Options { option: "entry_bytes_max", reason });
+    }
+    let map = Mapping::of_file(&file, block.file_bytes() as usize)
+        .map_err(|error| Error::io("map", &path, error))?;
+    Ok((Memory::Mapped { map, file, path }, block))
+}
+
+/// Reads the super-block and compares it with the file's size.
+pub(crate) fn read_super_block(mut file: &File, path: &Path) -> Result<SuperBlock> {
+    let unsupported = |reason| Error::Unsupported { path: path.to_owned(), reason };
+    let mut bytes = [0; SUPER_BYTES];
+    file.read_exact(&mut bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => unsupported("shorter than a super-block".into()),
+        _ => Error::io("read", path, error),
+    })?;
+    let block = SuperBlock::decode(&bytes).map_err(unsupported)?;
+    let len = file.metadata().map_err(|error| Error::io("stat", path, error))?.len();
+    if len != block.file_bytes() {
+        let expected = block.file_bytes();
+        return Err(unsupported(format!("{len} bytes long, {expected} expected: truncated?")));
+    }
+    Ok(block)
+}
+
+fn lock(file: &File, path: &Path) -> Result<()> {
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        if error == rustix::io::Errno::WOULDBLOCK {
+            Error::Locked { path: path.to_owned() }
+        } else {
+            Error::io("lock", path, error.into())
+        }
+    })
+}
+
+/// Refuses file systems on which a sync means less than the promise, unless told otherwise.
+fn check_filesystem(dir: &Path, options: &Options) -> Result<()> {
+    if options.any_filesystem || options.durability == Durability::Process {
+        return Ok(());
+    }
+    let stat = rustix::fs::statfs(dir).map_err(|error| Error::io("statfs", dir, error.into()))?;
+    match filesystem_name(stat.f_type as u64) {
+        "ext4" | "xfs" => Ok(()),
+        "" => {
+            Err(Error::Filesystem { path: dir.into(), filesystem: format!("{:#x}", stat.f_type) })
+        }
+        name => Err(Error::Filesystem { path: dir.into(), filesystem: name.into() }),
+    }
+}
+
+/// The name of a file system by its magic number; empty if it is none that we know.
+pub(crate) fn filesystem_name(magic: u64) -> &'static str {
+    match magic & 0xffff_ffff {
+        0xef53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x0102_1994 => "tmpfs",
+        0x8584_58f6 => "ramfs",
+        0x6969 => "nfs",
+        0x794c_7630 => "overlay",
+        0x6573_5546 => "fuse",
+        0x0102_1997 => "9p",
+        0x9123_683e => "btrfs",
+        0x2fc1_2fc1 => "zfs",
+        0xff53_4d42 | 0xfe53_4d42 => "cifs",
+        0xf2f5_2010 => "f2fs",
+        _ => "",
+    }
+}
+
+/// The file systems of a directory, for those who choose a durability by it.
+///
+/// # Errors
+/// If the directory cannot be looked at.
+pub(crate) fn random_id(path: &Path) -> Result<QueueId> {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)
+            .map_err(|error| Error::io("make a random id for", path, error.into()))?;
+    }
+    Ok(QueueId::from_u128(u128::from_le_bytes(bytes)))
+}
+
+/// Writes `bytes` to a new file, durable on return.
+pub(crate) fn write_new(path: &PathBuf, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

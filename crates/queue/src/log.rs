@@ -1,0 +1,115 @@
+//! Walking over records: from a boundary to the next entry, around damage.
+//!
+//! Recovery, readers and tails all go over the ring with [`Log::next`], so that they agree on what
+//! an entry is. Not here: which entries may be seen (the callers know the end), and the order of
+//! seqs (recovery checks it).
+
+use crate::crc;
+use crate::faults::{Fault, Faults};
+use crate::format::{ALIGN, Geometry, HEAD_BYTES, Head};
+use crate::memory::Memory;
+
+/// A ring that can be walked over.
+#[derive(Clone, Copy)]
+pub(crate) struct Log<'a> {
+    pub(crate) memory: &'a Memory,
+    pub(crate) geometry: &'a Geometry,
+    pub(crate) faults: Faults,
+}
+
+/// What stands behind a boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A sound entry.
+    Entry {
+        /// Its head.
+        head: Head,
+        /// Where its head is; behind the boundary if there was padding.
+        at: u64,
+        /// The boundary after it.
+        next: u64,
+    },
+    /// A sound head whose payload is not what was appended.
+    BadPayload {
+        /// The head.
+        head: Head,
+        /// The boundary after it.
+        next: u64,
+    },
+    /// No head where one should be.
+    BadHead {
+        /// Where.
+        at: u64,
+    },
+    /// Nothing more below the end.
+    End,
+}
+
+impl<'a> Log<'a> {
+    /// What stands behind the boundary `position`, below the boundary `end`.
+    #[inline]
+    pub(crate) fn next(&self, mut position: u64, end: u64) -> Step {
+        while position < end {
+            let rest = self.geometry.rest(position);
+            if rest < HEAD_BYTES {
+                position += rest;
+                continue;
+            }
+            let at = position;
+            let Some(head) = self.head_at(at) else { return Step::BadHead { at } };
+            let next = at + head.record_bytes();
+            if next > end {
+                return Step::BadHead { at };
+            }
+            if head.is_pad() {
+                position = next;
+                continue;
+            }
+            if crc::checksum(self.payload(&head, at)) == head.payload_crc
+                || self.faults.has(Fault::NoCrc)
+            {
+                return Step::Entry { head, at, next };
+            }
+            return Step::BadPayload { head, next };
+        }
+        Step::End
+    }
+
+    /// The head at `position`, if there is one; the position leaves room for it in its lap.
+    #[inline]
+    pub(crate) fn head_at(&self, position: u64) -> Option<Head> {
+        let bytes = self.memory.view(self.geometry.offset(position), HEAD_BYTES as usize);
+        if self.faults.has(Fault::NoCrc) {
+            return Head::decode_unchecked(bytes, self.geometry, position);
+        }
+        Head::decode(bytes, self.geometry, position)
+    }
+
+    /// The payload of the entry whose head is at `at`.
+    #[inline]
+    pub(crate) fn payload(&self, head: &Head, at: u64) -> &'a [u8] {
+        self.memory.view(self.geometry.offset(at) + HEAD_BYTES as usize, head.len as usize)
+    }
+
+    /// The first head at or behind `from` that lies, with its record, below `end`. Fillers are
+    /// passed over: what they announce is found by itself.
+    pub(crate) fn search(&self, from: u64, end: u64) -> Option<(u64, Head)> {
+        let mut position = from.next_multiple_of(ALIGN);
+        while position + HEAD_BYTES <= end {
+            if self.geometry.rest(position) >= HEAD_BYTES
+                && let Some(head) = self.head_at(position)
+                && !head.is_pad()
+                && position + head.record_bytes() <= end
+            {
+                return Some((position, head));
+            }
+            position += ALIGN;
+        }
+        None
+    }
+
+    /// The boundary at which to go on behind damage met at `at`, below `end`.
+    pub(crate) fn resume(&self, at: u64, end: u64) -> u64 {
+        self.search(at + ALIGN, end).map_or(end, |(found, _)| found)
+    }
+}
