@@ -46,9 +46,9 @@ impl ConnectConfig {
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self {
             endpoint: endpoint.into(),
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
             backoff_min: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(2),
             ping_every: Duration::from_secs(1),
             silence_max: Duration::from_secs(3),
         }

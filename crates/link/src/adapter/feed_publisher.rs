@@ -1,32 +1,51 @@
 //! The publisher of the feed over a PUB.
 
+use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use forebay_wire::feed::TOPIC;
+use forebay_wire::records::BatchBuilder;
+use zeromq::{PubSocket, Socket, SocketSend, ZmqMessage};
+
+use crate::adapter::bind::{Bound, bind};
 use crate::adapter::stats::PublisherStats;
+use crate::adapter::thread::{Clock, Stop, Thread, block_on};
 use crate::config::PublisherConfig;
-use crate::error::Error;
+use crate::error::{Error, Fault};
+use crate::machine::publisher::Publisher;
 use crate::seam::{FeedSource, OnFailure};
 
 /// Publishes a log as it grows, and its head when it does not.
 #[derive(Debug)]
 pub struct FeedPublisher {
+    thread: Thread,
     stats: Arc<PublisherStats>,
     endpoint: String,
+    address: Option<SocketAddr>,
 }
 
 impl FeedPublisher {
-    /// Starts the thread. `on_failure` is called on it if the queue behind fails.
+    /// Binds and starts the thread. `on_failure` is called on it if the log fails.
     ///
     /// # Errors
     /// The endpoint is malformed, public or taken, or the thread could not be started.
     pub fn start(
         config: PublisherConfig,
-        queue: impl FeedSource,
+        source: impl FeedSource,
         on_failure: OnFailure,
     ) -> Result<Self, Error> {
-        drop((queue, on_failure, config));
-        Err(Error::Stopped)
+        let bound = bind(&config.bind)?;
+        let (endpoint, address) = (bound.endpoint.clone(), bound.address);
+        let stats = Arc::new(PublisherStats::default());
+        let (name, shared) = (config.thread.clone(), Arc::clone(&stats));
+        let thread = Thread::spawn(&name, on_failure, move |stop| {
+            block_on(&config.thread, run(&config, source, bound, stop, &shared))
+        })?;
+        Ok(Self { thread, stats, endpoint, address })
     }
 
     /// What it has done so far.
@@ -41,12 +60,73 @@ impl FeedPublisher {
         &self.endpoint
     }
 
-    /// Ends the thread; what is in flight is neither waited for nor committed.
+    /// The address that was bound; `None` for a Unix socket.
+    #[must_use]
+    pub const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Ends the thread.
     ///
     /// # Errors
     /// [`Error::Deadline`] if the thread did not end in time: it is left behind.
     pub fn stop(self, deadline: Duration) -> Result<(), Error> {
-        let _ = deadline;
-        Ok(())
+        self.thread.stop(deadline)
+    }
+}
+
+async fn run(
+    config: &PublisherConfig,
+    mut source: impl FeedSource,
+    bound: Bound,
+    mut stop: Stop,
+    stats: &PublisherStats,
+) -> Result<(), Error> {
+    let fault = |source: Fault| Error::Queue { thread: config.thread.clone(), source };
+    let Bound { listener, endpoint, .. } = bound;
+    let mut socket = PubSocket::new();
+    let listening = socket.bind_listener(listener).await;
+    listening.map_err(|error| Error::Bind { endpoint, reason: error.to_string() })?;
+    let (queue, head) = (source.queue(), source.head());
+    let mut machine = Publisher::new(queue, rand::random(), head, config.head_every);
+    let mut batch = BatchBuilder::new(config.batch_bytes);
+    let clock = Clock::start();
+    while !stop.is_set() {
+        if let Some(frame) = machine.tick(clock.now()) {
+            publish(&mut socket, frame).await;
+        }
+        let after = machine.published();
+        source.fill(after, &mut batch).map_err(fault)?;
+        let records = u64::from(batch.count());
+        if let Some(frame) = machine.batch(clock.now(), &mut batch) {
+            stats.batches.add(1);
+            stats.records.add(records);
+            stats.bytes.add(frame.len() as u64);
+            stats.published.set(machine.published().get());
+            publish(&mut socket, frame).await;
+            // The socket's own tasks run on this thread: let them write.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            () = stop.set() => {}
+            ready = poll_fn(|context| match source.poll_ready(after, context.waker()) {
+                Ok(false) => Poll::Pending,
+                Ok(true) => Poll::Ready(Ok(())),
+                Err(error) => Poll::Ready(Err(error)),
+            }) => ready.map_err(fault)?,
+            () = clock.sleep_until(Some(machine.deadline())) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sends a frame behind the topic. A PUB only puts it into its own queue, or drops it if that is
+/// full: nothing waits here, and a subscriber that misses it fetches it.
+async fn publish(socket: &mut PubSocket, frame: Bytes) {
+    let mut message = ZmqMessage::from(Bytes::from_static(TOPIC.as_bytes()));
+    message.push_back(frame);
+    if let Err(error) = socket.send(message).await {
+        tracing::debug!(%error, "not published");
     }
 }

@@ -5,10 +5,17 @@
 //! sending half; identities are random (its default), since a fixed one breaks the new connection
 //! when the old one resets; addresses are resolved anew at each attempt.
 
+mod bind;
+mod dealer;
 mod feed_publisher;
+mod inbox;
 mod replay_server;
+mod reply;
+mod router;
 mod stats;
+mod sub;
 mod subscriber;
+mod thread;
 mod uplink_receiver;
 mod uplink_sender;
 

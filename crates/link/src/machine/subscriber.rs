@@ -76,6 +76,11 @@ pub enum Report {
     },
     /// A batch was dropped for want of room.
     Dropped,
+    /// Records that were fetched, not published, were yielded.
+    Fetched {
+        /// How many, at most: those of a batch that were not known yet.
+        records: u32,
+    },
     /// The feed was silent too long.
     FeedSilent,
     /// The fetch connection was silent too long.
@@ -477,9 +482,10 @@ impl Subscriber {
         }
         match RecordBatch::from_frame(bytes) {
             Ok(batch) => {
-                if !self.deliver(batch) {
-                    self.actions.push_back(Action::Report(Report::Dropped));
-                }
+                let records = batch.count();
+                let delivered = self.deliver(batch);
+                let report = if delivered { Report::Fetched { records } } else { Report::Dropped };
+                self.actions.push_back(Action::Report(report));
             }
             Err(error) => self.actions.push_back(Action::Report(Report::Malformed(error))),
         }

@@ -1,0 +1,103 @@
+//! Binding: loopback and private addresses only, unless told otherwise.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use zeromq::Listener;
+
+use crate::config::BindConfig;
+use crate::error::Error;
+
+/// A socket that listens, and where.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) listener: Listener,
+    /// With the port that was bound.
+    pub(super) endpoint: String,
+    /// `None` for a Unix socket.
+    pub(super) address: Option<SocketAddr>,
+}
+
+/// Binds what `config` names.
+pub(super) fn bind(config: &BindConfig) -> Result<Bound, Error> {
+    let endpoint = config.endpoint.as_str();
+    let failed = |reason: String| Error::Bind { endpoint: endpoint.to_owned(), reason };
+    if let Some(path) = endpoint.strip_prefix("ipc://") {
+        remove_stale(path).map_err(&failed)?;
+        let listener = UnixListener::bind(path).map_err(|error| failed(error.to_string()))?;
+        let listener = Listener::Ipc(listener);
+        return Ok(Bound { listener, endpoint: endpoint.to_owned(), address: None });
+    }
+    let Some(host) = endpoint.strip_prefix("tcp://") else {
+        let reason = "no such transport".to_owned();
+        return Err(Error::Endpoint { endpoint: endpoint.to_owned(), reason });
+    };
+    let addresses: Vec<SocketAddr> = host
+        .to_socket_addrs()
+        .map_err(|error| Error::Endpoint {
+            endpoint: endpoint.to_owned(),
+            reason: error.to_string(),
+        })?
+        .collect();
+    if !config.allow_public
+        && let Some(&address) = addresses.iter().find(|address| !is_private(address.ip()))
+    {
+        return Err(Error::PublicAddress { address });
+    }
+    let listener = TcpListener::bind(&addresses[..]).map_err(|error| failed(error.to_string()))?;
+    let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+    let listener = Listener::Tcp(listener);
+    Ok(Bound { listener, endpoint: format!("tcp://{address}"), address: Some(address) })
+}
+
+/// Removes the socket file that a killed process left; refuses if somebody listens on it.
+fn remove_stale(path: &str) -> Result<(), String> {
+    match fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(found) if !found.file_type().is_socket() => Err("not a socket".to_owned()),
+        Ok(_) if UnixStream::connect(path).is_ok() => Err("in use".to_owned()),
+        Ok(_) => fs::remove_file(path).map_err(|error| error.to_string()),
+    }
+}
+
+/// Whether packets to the address stay on this machine or in this network.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_addresses_need_an_explicit_setting() {
+        for endpoint in ["tcp://0.0.0.0:0", "tcp://[::]:0", "tcp://203.0.113.1:7410"] {
+            let refused = bind(&BindConfig::new(endpoint));
+            assert!(matches!(refused, Err(Error::PublicAddress { .. })), "{endpoint}");
+        }
+        let allowed = BindConfig { allow_public: true, ..BindConfig::new("tcp://0.0.0.0:0") };
+        assert!(bind(&allowed).is_ok());
+        for private in ["10.1.2.3", "172.16.0.1", "192.168.1.1", "127.0.0.9", "fd00::1", "::1"] {
+            assert!(is_private(private.parse().unwrap()), "{private}");
+        }
+    }
+
+    #[test]
+    fn a_socket_file_left_by_a_killed_process_is_replaced_but_not_one_in_use() {
+        let dir = std::env::temp_dir().join(format!("forebay-bind-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("uplink");
+        let config = BindConfig::new(format!("ipc://{}", path.display()));
+        let first = bind(&config).unwrap();
+        assert!(matches!(bind(&config), Err(Error::Bind { .. })));
+        drop(first);
+        assert!(path.exists());
+        assert!(bind(&config).is_ok());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
