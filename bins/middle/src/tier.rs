@@ -131,6 +131,13 @@ pub fn start(
         counts,
         Arc::clone(&bell),
     );
+    // What is read comes before what writes it: nothing is published that nobody could fetch.
+    let replay = ReplayServer::start(replay_config(&config), consumers, ends("fetch"))?;
+    let view = LogView::new(&log, log.durable());
+    let publisher = FeedPublisher::start(publisher_config(&config), view, ends("feed"))?;
+    let receiver = UplinkReceiver::start(receiver_config(&config), collector, ends("uplink"))?;
+
+    // Last, for it is the one thread that an error below would leave behind.
     let snapshotter = Snapshotter::start(
         snapshots,
         log.clone(),
@@ -142,12 +149,6 @@ pub fn start(
         snapshot_metrics.clone(),
     )
     .map_err(StartError::Thread)?;
-    // What is read comes before what writes it: nothing is published that nobody could fetch.
-    let replay = ReplayServer::start(replay_config(&config), consumers, ends("fetch"))?;
-    let view = LogView::new(&log, log.durable());
-    let publisher = FeedPublisher::start(publisher_config(&config), view, ends("feed"))?;
-    let receiver = UplinkReceiver::start(receiver_config(&config), collector, ends("uplink"))?;
-
     let log = Arc::new(log);
     let sources = Sources {
         log: Arc::downgrade(&log),

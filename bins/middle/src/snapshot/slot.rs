@@ -39,7 +39,7 @@ pub trait Medium {
     ///
     /// # Errors
     /// Any: the slot cannot be read.
-    fn len(&self) -> io::Result<u64>;
+    fn length_bytes(&self) -> io::Result<u64>;
 }
 
 /// A slot in a file.
@@ -80,7 +80,7 @@ impl Medium for FileMedium {
         Ok(filled)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length_bytes(&self) -> io::Result<u64> {
         self.0.metadata().map(|metadata| metadata.len())
     }
 }
@@ -187,7 +187,7 @@ pub fn read_body(
     header: &Header,
     mut take: impl FnMut(Item),
 ) -> Result<(), ReadError> {
-    let end = medium.len()?.min(BODY_OFFSET.saturating_add(header.body_bytes));
+    let end = medium.length_bytes()?.min(BODY_OFFSET.saturating_add(header.body_bytes));
     let mut at = BODY_OFFSET;
     let mut payload = Vec::new();
     for index in 0..header.chunks {

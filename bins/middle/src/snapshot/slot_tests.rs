@@ -87,7 +87,7 @@ impl Medium for Shared {
         Ok(count)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length_bytes(&self) -> io::Result<u64> {
         Ok(self.borrow().cached.len() as u64)
     }
 }
