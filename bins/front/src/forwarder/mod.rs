@@ -8,6 +8,10 @@
 //! rest of the front may ask: state for metrics, and waiting for the drain.
 
 mod source;
+#[cfg(test)]
+mod source_tests;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{

@@ -59,6 +59,12 @@ impl RingSource {
         }
     }
 
+    /// How many entries were sent again.
+    #[cfg(test)]
+    pub(super) fn replays(&self) -> u64 {
+        self.replays.load(Ordering::Relaxed)
+    }
+
     /// Makes the entry above `after` the next one read.
     fn seek(&mut self, after: RingSeq) -> Result<(), Fault> {
         if after != self.read {
