@@ -1,0 +1,107 @@
+//! Imports point down: which of our packages each may build on. Dev-dependencies are free.
+
+use crate::{none, workspace};
+
+const ALL: &str = "*";
+
+/// Folder, and what it may import of ours.
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
+    ("crates/model", &[]),
+    ("crates/queue", &[]),
+    ("crates/wire", &["forebay-model"]),
+    ("crates/link", &["forebay-wire"]),
+    ("crates/ops", &[]),
+    ("crates/client", &["forebay-model", "forebay-wire", "forebay-queue"]),
+    ("crates/fleet", &["forebay-model", "forebay-wire", "forebay-client"]),
+    ("crates/testkit", &[ALL]),
+    ("bins/front", TIER),
+    ("bins/middle", TIER),
+    ("bins/storage", TIER),
+    ("bins/forebay", &[ALL]),
+    ("examples", &[ALL]),
+    ("benches", &[ALL]),
+];
+
+const TIER: &[&str] =
+    &["forebay-model", "forebay-wire", "forebay-queue", "forebay-link", "forebay-ops"];
+
+/// Names that say nothing, of packages and of files.
+const VAGUE: [&str; 9] =
+    ["common", "util", "utils", "core", "types", "helper", "helpers", "manager", "misc"];
+
+#[test]
+fn packages_import_only_what_lies_below_them() {
+    let mut faults = Vec::new();
+    for package in workspace::packages() {
+        let Some((_, may)) = MAY_IMPORT.iter().find(|(folder, _)| *folder == package.folder) else {
+            faults.push(format!("{} has no place in the table of imports", package.folder));
+            continue;
+        };
+        for import in dependencies(&package.manifest) {
+            let allowed = may.contains(&import.as_str()) || may.contains(&ALL);
+            if import.starts_with("forebay") && !allowed {
+                faults.push(format!("{} imports {import}", package.folder));
+            }
+            if import == "forebay-testkit" {
+                faults.push(format!("{} imports the testkit outside of tests", package.folder));
+            }
+        }
+    }
+    none("imports point down", faults);
+}
+
+#[test]
+fn every_place_in_the_table_is_a_package() {
+    let packages = workspace::packages();
+    let missing = MAY_IMPORT
+        .iter()
+        .filter(|(folder, _)| !packages.iter().any(|package| package.folder == *folder))
+        .map(|(folder, _)| (*folder).to_owned());
+    none("packages of the table that do not exist", missing.collect());
+}
+
+#[test]
+fn packages_are_named_by_what_they_are_and_keep_the_workspace_lints() {
+    let mut faults = Vec::new();
+    for package in workspace::packages() {
+        if package.name.split('-').any(|word| VAGUE.contains(&word)) {
+            faults.push(format!("{} says nothing", package.name));
+        }
+        let lints = package.manifest.get("lints").and_then(|lints| lints.get("workspace"));
+        if lints.and_then(toml::Value::as_bool) != Some(true) {
+            faults.push(format!("{} does not take the workspace's lints", package.folder));
+        }
+        let licence = package.manifest["package"].get("license");
+        let ours = licence.and_then(|licence| licence.get("workspace")).is_some();
+        if !ours && licence.and_then(toml::Value::as_str) != Some("Apache-2.0") {
+            faults.push(format!("{} has another licence than the workspace", package.folder));
+        }
+    }
+    for (path, _) in workspace::sources() {
+        let stem = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
+        // The front's per-core loop is about a processor's core, which is a thing.
+        let is_thing = path == "bins/front/src/core.rs";
+        if VAGUE.contains(&stem) && !is_thing {
+            faults.push(format!("{path} says nothing"));
+        }
+    }
+    none("names", faults);
+}
+
+/// What a package is built with: its dependencies, those of its build, and those of one platform.
+pub(crate) fn dependencies(manifest: &toml::Table) -> Vec<String> {
+    let names = |table: Option<&toml::Value>| -> Vec<String> {
+        let table = table.and_then(toml::Value::as_table);
+        let name = |(key, value): (&String, &toml::Value)| {
+            value.get("package").and_then(toml::Value::as_str).unwrap_or(key).to_owned()
+        };
+        table.into_iter().flatten().map(name).collect()
+    };
+    let mut found = names(manifest.get("dependencies"));
+    found.extend(names(manifest.get("build-dependencies")));
+    let targets = manifest.get("target").and_then(toml::Value::as_table);
+    for (_, target) in targets.into_iter().flatten() {
+        found.extend(names(target.get("dependencies")));
+    }
+    found
+}
