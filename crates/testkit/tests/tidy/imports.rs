@@ -1,6 +1,7 @@
 //! Imports point down: which of our packages each may build on. Dev-dependencies are free.
 
-use crate::{none, workspace};
+use crate::none;
+use crate::workspace::{self, Package};
 
 const ALL: &str = "*";
 
@@ -31,23 +32,50 @@ const VAGUE: [&str; 9] =
 
 #[test]
 fn packages_import_only_what_lies_below_them() {
+    let faults = workspace::packages().iter().flat_map(faults_of).collect();
+    none("imports point down", faults);
+}
+
+fn faults_of(package: &Package) -> Vec<String> {
+    let Some((_, may)) = MAY_IMPORT.iter().find(|(folder, _)| *folder == package.folder) else {
+        return vec![format!("{} has no place in the table of imports", package.folder)];
+    };
     let mut faults = Vec::new();
-    for package in workspace::packages() {
-        let Some((_, may)) = MAY_IMPORT.iter().find(|(folder, _)| *folder == package.folder) else {
-            faults.push(format!("{} has no place in the table of imports", package.folder));
-            continue;
-        };
-        for import in dependencies(&package.manifest) {
-            let allowed = may.contains(&import.as_str()) || may.contains(&ALL);
-            if import.starts_with("forebay") && !allowed {
-                faults.push(format!("{} imports {import}", package.folder));
-            }
-            if import == "forebay-testkit" {
-                faults.push(format!("{} imports the testkit outside of tests", package.folder));
-            }
+    for import in dependencies(&package.manifest) {
+        let allowed = may.contains(&import.as_str()) || may.contains(&ALL);
+        if import.starts_with("forebay") && !allowed {
+            faults.push(format!("{} imports {import}", package.folder));
+        }
+        if import == "forebay-testkit" {
+            faults.push(format!("{} imports the testkit outside of tests", package.folder));
         }
     }
-    none("imports point down", faults);
+    faults
+}
+
+#[test]
+fn an_import_that_points_up_is_found_in_every_table_and_under_every_name() {
+    let package = |folder: &str, manifest: &str| Package {
+        folder: folder.to_owned(),
+        name: String::new(),
+        manifest: manifest.parse().expect("a manifest is TOML"),
+    };
+    for manifest in [
+        "[dependencies]\nforebay-link = { path = \"x\" }",
+        "[dependencies]\nlink = { package = \"forebay-link\", path = \"x\" }",
+        "[build-dependencies]\nforebay-link.workspace = true",
+        "[target.'cfg(unix)'.dependencies]\nforebay-link.workspace = true",
+    ] {
+        assert_eq!(
+            faults_of(&package("crates/queue", manifest)),
+            ["crates/queue imports forebay-link"]
+        );
+    }
+    let testing = "[dev-dependencies]\nforebay-link.workspace = true";
+    assert!(faults_of(&package("crates/queue", testing)).is_empty());
+    let tier = "[dependencies]\nforebay-front.workspace = true";
+    assert_eq!(faults_of(&package("bins/middle", tier)).len(), 1);
+    assert_eq!(faults_of(&package("crates/else", "")).len(), 1);
 }
 
 #[test]

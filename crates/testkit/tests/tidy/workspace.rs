@@ -74,11 +74,8 @@ fn walk(folder: &Path, seen: &mut impl FnMut(&Path)) {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() => {
-                if !name.starts_with('.') && !FOREIGN.contains(&&*name) {
-                    walk(&path, seen);
-                }
-            }
+            Ok(kind) if kind.is_dir() && (name.starts_with('.') || FOREIGN.contains(&&*name)) => {}
+            Ok(kind) if kind.is_dir() => walk(&path, seen),
             Ok(kind) if kind.is_file() => seen(&path),
             _ => {}
         }
