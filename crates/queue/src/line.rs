@@ -106,11 +106,6 @@ impl Line {
         self.published.payload_bytes.load(Ordering::Relaxed)
     }
 
-    /// Up to where the ring is reserved.
-    pub(crate) fn reserved(&self) -> u64 {
-        self.reserved.load(Ordering::Relaxed)
-    }
-
     /// The published end and the seq of exactly the entry before it.
     pub(crate) fn mark(&self) -> Mark {
         let backoff = Backoff::new();
