@@ -2,6 +2,7 @@
 //! when either end goes away and comes back.
 //!
 //! Queues are in memory; what a crash does to them is the simulator's subject, not this file's.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod memory;
 
@@ -11,7 +12,9 @@ use std::time::Duration;
 use forebay_link::{
     Level, ReceiverConfig, SenderConfig, Seq, StoreError, UplinkReceiver, UplinkSender,
 };
+use forebay_wire::uplink::{Standing, Uplink, Welcome};
 use memory::{Memory, eventually, no_failure};
+use zeromq::{RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
 const STOP: Duration = Duration::from_secs(5);
 
@@ -114,6 +117,48 @@ fn a_receiver_that_says_nothing_is_dropped_after_its_silence() {
     let receiver = receiver_at(&store, &endpoint);
     let last = append_many(&source, 10);
     eventually("committed", || source.lock().committed == last);
+    sender.stop(STOP).unwrap();
+    receiver.stop(STOP).unwrap();
+}
+
+#[test]
+fn a_receiver_that_falls_silent_is_dropped_and_found_again() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (source, store) = (Memory::new(1), Memory::new(2));
+    // It welcomes, and then says nothing more: a peer whose machine has gone, but whose
+    // connection has not.
+    let (mut router, endpoint) = runtime.block_on(async {
+        let mut router = RouterSocket::new();
+        let endpoint = router.bind("tcp://127.0.0.1:0").await.unwrap();
+        (router, endpoint.to_string())
+    });
+    append_many(&source, 10);
+    let mut config = sender_config(&endpoint);
+    (config.connect.ping_every, config.connect.silence_max) =
+        (Duration::from_millis(100), Duration::from_millis(300));
+    let sender = UplinkSender::start(config, source.clone(), no_failure()).unwrap();
+    runtime.block_on(async {
+        let mut sessions = Vec::new();
+        while sessions.len() < 2 {
+            let message = router.recv().await.unwrap();
+            let Ok(Uplink::Hello(hello)) = Uplink::decode(message.get(1).unwrap()) else {
+                continue;
+            };
+            sessions.push(hello.session);
+            let (queue, session) = (hello.queue, hello.session);
+            let standing = Standing { queue, session, durable: Seq::ZERO, credit: 1_000_000 };
+            let mut answer = ZmqMessage::from(message.get(0).unwrap().clone());
+            answer.push_back(Welcome { standing, level: Level::Disk }.encode());
+            router.send(answer).await.unwrap();
+        }
+        assert_ne!(sessions[0], sessions[1], "a new session over a new connection");
+        drop(router);
+    });
+    runtime.shutdown_timeout(STOP);
+    assert_eq!(source.lock().committed, Seq::ZERO, "nothing was acked");
+    let receiver = receiver_at(&store, &endpoint);
+    eventually("all is sent again", || source.lock().committed == Seq::from_parts(1, 10));
+    assert_stored(&store, &source);
     sender.stop(STOP).unwrap();
     receiver.stop(STOP).unwrap();
 }

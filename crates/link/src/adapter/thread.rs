@@ -1,7 +1,7 @@
 //! A link's thread: named, with a current-thread runtime, stopped by its handle.
 
 use std::future::Future;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
@@ -58,7 +58,8 @@ impl Stop {
 pub(super) struct Thread {
     name: String,
     stop: watch::Sender<bool>,
-    ended: mpsc::Receiver<()>,
+    /// In a lock, so that a handle may be shared between threads.
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Thread {
@@ -81,13 +82,14 @@ impl Thread {
                 drop(end);
             })
             .map_err(|source| Error::Thread { thread: name.to_owned(), source })?;
-        Ok(Self { name: name.to_owned(), stop, ended })
+        Ok(Self { name: name.to_owned(), stop, ended: Mutex::new(ended) })
     }
 
     /// Tells it to stop and waits for its end.
     pub(super) fn stop(&self, deadline: Duration) -> Result<(), Error> {
         self.stop.send_replace(true);
-        match self.ended.recv_timeout(deadline) {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        match ended.recv_timeout(deadline) {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 tracing::warn!(thread = self.name, "the thread did not end in time");
                 Err(Error::Deadline { seconds: deadline.as_secs_f64() })

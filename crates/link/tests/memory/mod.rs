@@ -3,6 +3,7 @@
 //! An append is durable when the test says so, or at once. They outlive the links that use them,
 //! as a disk outlives a process.
 #![allow(dead_code, reason = "each test uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,27 +18,27 @@ use forebay_wire::feed::Stored;
 
 /// One queue's contents.
 #[derive(Debug)]
-pub struct Contents {
-    pub id: QueueId,
-    pub epoch: u32,
-    pub entries: Vec<(Seq, Vec<u8>)>,
-    pub durable: Seq,
-    pub sync_at_once: bool,
-    pub committed: Seq,
-    pub positions: HashMap<QueueId, Seq>,
-    pub consumers: HashMap<String, ConsumerState>,
-    pub room_bytes: u64,
-    pub joined: Vec<Joined>,
-    pub level: Level,
+pub(crate) struct Contents {
+    pub(crate) id: QueueId,
+    pub(crate) epoch: u32,
+    pub(crate) entries: Vec<(Seq, Vec<u8>)>,
+    pub(crate) durable: Seq,
+    pub(crate) sync_at_once: bool,
+    pub(crate) committed: Seq,
+    pub(crate) positions: HashMap<QueueId, Seq>,
+    pub(crate) consumers: HashMap<String, ConsumerState>,
+    pub(crate) room_bytes: u64,
+    pub(crate) joined: Vec<Joined>,
+    pub(crate) level: Level,
     wakers: Vec<Waker>,
 }
 
 /// A queue shared by a test and its links.
 #[derive(Debug, Clone)]
-pub struct Memory(Arc<Mutex<Contents>>);
+pub(crate) struct Memory(Arc<Mutex<Contents>>);
 
 impl Memory {
-    pub fn new(id: u128) -> Self {
+    pub(crate) fn new(id: u128) -> Self {
         Self(Arc::new(Mutex::new(Contents {
             id: QueueId::new(id),
             epoch: 1,
@@ -54,22 +55,22 @@ impl Memory {
         })))
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Contents> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap()
     }
 
     /// Appends, as a device session does.
-    pub fn append(&self, payload: &[u8]) -> Seq {
+    pub(crate) fn append(&self, payload: &[u8]) -> Seq {
         self.lock().append(payload)
     }
 
     /// Makes everything durable.
-    pub fn sync(&self) {
+    pub(crate) fn sync(&self) {
         self.lock().sync();
     }
 
     /// What came from sources, in order: the source, its number, the payload.
-    pub fn stored(&self) -> Vec<(QueueId, Seq, Vec<u8>)> {
+    pub(crate) fn stored(&self) -> Vec<(QueueId, Seq, Vec<u8>)> {
         let contents = self.lock();
         let stored = contents.entries.iter().map(|(_, payload)| {
             let stored = Stored::decode(payload).unwrap();
@@ -84,7 +85,7 @@ impl Contents {
         self.entries.last().map_or(Seq::from_parts(self.epoch, 0), |(seq, _)| *seq)
     }
 
-    pub fn append(&mut self, payload: &[u8]) -> Seq {
+    pub(crate) fn append(&mut self, payload: &[u8]) -> Seq {
         let last = self.last();
         let counter = if last.epoch() == self.epoch { last.counter() + 1 } else { 1 };
         let seq = Seq::from_parts(self.epoch, counter);
@@ -95,7 +96,7 @@ impl Contents {
         seq
     }
 
-    pub fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         self.durable = self.entries.last().map_or(self.durable, |(seq, _)| *seq);
         for waker in self.wakers.drain(..) {
             waker.wake();
@@ -251,7 +252,7 @@ impl ReplayStore for Memory {
 
 /// Waits until `condition` holds; fails loudly when it does not in time.
 #[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "not in time: {what}");
@@ -260,7 +261,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A failure handler that fails the test: the queues of these tests never fail.
-pub fn no_failure() -> forebay_link::OnFailure {
+pub(crate) fn no_failure() -> forebay_link::OnFailure {
     Box::new(|error| {
         eprintln!("a link failed: {error}");
         std::process::abort();
