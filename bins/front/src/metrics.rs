@@ -3,13 +3,13 @@
 //! Counters are added to once a batch. The histograms have a local copy on each core, which the
 //! core's sweep hands over: a shared one would be touched by every core for every ack.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use forebay_ops::metrics::{Metrics, MetricsError, count_buckets};
 use forebay_queue::Seq;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry, local::LocalHistogram};
 
-use crate::{forwarder::Forwarder, front::Front, rings::Ring};
+use crate::{forwarder::Forwarder, front::Front};
 
 /// The metrics that all cores share.
 pub(crate) struct FrontMetrics {
@@ -150,11 +150,22 @@ impl Local {
     }
 }
 
-/// Registers the gauges of a ring, read off it at each scrape.
+/// Registers the gauges of all rings, read off them at each scrape.
+///
+/// The registry may outlive the front and does not keep its rings open.
 ///
 /// # Errors
 /// As [`FrontMetrics::new`].
-pub(crate) fn register_ring(registry: &Registry, ring: &Ring) -> Result<(), MetricsError> {
+pub(crate) fn register_rings(registry: &Registry, front: &Arc<Front>) -> Result<(), MetricsError> {
+    (0..front.rings.len()).try_for_each(|number| register_ring(registry, front, number))
+}
+
+fn register_ring(
+    registry: &Registry,
+    front: &Arc<Front>,
+    number: usize,
+) -> Result<(), MetricsError> {
+    let ring = &front.rings[number];
     let metrics = Metrics::new(registry).with_label("partition", ring.name.clone());
     let mut scrape = metrics.scrape();
     let entries = scrape.gauge(
@@ -178,10 +189,11 @@ pub(crate) fn register_ring(registry: &Registry, ring: &Ring) -> Result<(), Metr
         "forebay_front_queue_corrupt_total",
         "Damaged ranges met in the ring since the start.",
     )?;
-    let queue = ring.queue.clone();
-    let recovered = queue.recovery().entries;
+    let recovered = ring.queue.recovery().entries;
+    let front = Arc::downgrade(front);
     scrape.register(move || {
-        let stat = queue.stat();
+        let Some(front) = front.upgrade() else { return };
+        let stat = front.rings[number].queue.stat();
         let committed = stat.readers.iter().map(|reader| reader.committed).min();
         let left = entries_left(stat.appended, committed.unwrap_or(Seq::NONE), recovered);
         entries.set(signed(left));

@@ -138,9 +138,6 @@ pub fn start(
         .map_err(|source| StartError::Listen { address: config.listen.address, source })?;
     let (ingest, listener) = listener;
     let rings = open_rings(&config)?;
-    for ring in &rings {
-        metrics::register_ring(registry, ring)?;
-    }
     let front = Arc::new(Front {
         devices: Devices::new(),
         policy: Policy::new(config.anonymous()),
@@ -151,6 +148,7 @@ pub fn start(
         rings,
         config,
     });
+    metrics::register_rings(registry, &front)?;
     let forwarders = start_forwarders(&front)?;
     metrics::register_forwarders(registry, &front, &forwarders)?;
     let admin = serve_admin(&front, registry, shutdown)?;
@@ -221,10 +219,13 @@ fn serve_admin(
         Phase::Running => Ok(()),
         Phase::Draining | Phase::Stopped => Err("draining".to_owned()),
     });
-    for ring in front.rings.iter().cloned() {
-        // Whether the middle is there does not matter: the ring is what the middle's absence is for.
-        server.ready(format!("queue {}", ring.name), move || {
-            if ring.has_room() { Ok(()) } else { Err("the ring is full".to_owned()) }
+    for (number, ring) in front.rings.iter().enumerate() {
+        let front = Arc::downgrade(front);
+        // Whether the middle is there does not matter: its absence is what the ring is for.
+        server.ready(format!("queue {}", ring.name), move || match front.upgrade() {
+            Some(front) if front.rings[number].has_room() => Ok(()),
+            Some(_) => Err("the ring is full".to_owned()),
+            None => Err("ended".to_owned()),
         });
     }
     Ok(server.serve(front.config.admin.address)?)
@@ -254,6 +255,18 @@ impl Running {
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// The state of each ring at this moment, by the name of its partition.
+    #[must_use]
+    pub fn queues(&self) -> Vec<(String, forebay_queue::Stat)> {
+        self.front.rings.iter().map(|ring| (ring.name.clone(), ring.queue.stat())).collect()
+    }
+
+    /// Connections at this moment, those in a handshake included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.front.connections.count()
     }
 
     /// Ends the front with as little left behind as `deadline` allows.
@@ -295,6 +308,11 @@ impl Running {
         for forwarder in self.forwarders.drain(..) {
             if let Err(error) = forwarder.stop(STOP_TIME_MAX) {
                 tracing::warn!(%error, "a forwarder did not end in time");
+            }
+        }
+        for ring in &self.front.rings {
+            if let Err(error) = ring.queue.clone().close() {
+                tracing::error!(partition = ring.name, %error, "the ring did not close well");
             }
         }
         tracing::debug!(admin = %self.admin.address(), "front ended");

@@ -108,7 +108,6 @@ impl RingSource {
                 peeked.advance();
             } else {
                 // Only those that were taken are read; the others are the next frame's.
-                drop(peeked);
                 self.reader.peek(taken, usize::MAX)?.advance();
             }
             self.entry_bytes = taken_bytes / taken;
