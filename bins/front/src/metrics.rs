@@ -183,8 +183,10 @@ fn register_ring(
     let full = scrape
         .total("forebay_front_queue_full_total", "Appends refused because of a full ring.")?;
     let syncs = scrape.total("forebay_front_queue_syncs_total", "Syncs of the ring.")?;
-    let sync_time = scrape
-        .total("forebay_front_queue_sync_microseconds_total", "Time spent in syncs of the ring.")?;
+    let sync_time = scrape.total_float(
+        "forebay_front_queue_sync_seconds_total",
+        "Time spent in syncs of the ring.",
+    )?;
     let corrupt = scrape.total(
         "forebay_front_queue_corrupt_total",
         "Damaged ranges met in the ring since the start.",
@@ -204,7 +206,7 @@ fn register_ring(
         oldest.set(Duration::from_micros(stat.oldest_age_us(now_us)).as_secs_f64());
         full.set(stat.full_total);
         syncs.set(stat.syncs_total);
-        sync_time.set(stat.sync_nanos_total / 1000);
+        sync_time.set(stat.sync_nanos_total as f64 / 1e9);
         corrupt.set(stat.corrupt_total);
     })
 }

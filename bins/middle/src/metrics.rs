@@ -211,8 +211,10 @@ fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
         "Age of the oldest entry that the slowest reader has not committed.",
     )?;
     let syncs = scrape.total("forebay_middle_queue_syncs_total", "Syncs of the log.")?;
-    let sync_time = scrape
-        .total("forebay_middle_queue_sync_microseconds_total", "Time spent in syncs of the log.")?;
+    let sync_time = scrape.total_float(
+        "forebay_middle_queue_sync_seconds_total",
+        "Time spent in syncs of the log.",
+    )?;
     let corrupt = scrape
         .total("forebay_middle_queue_corrupt_total", "Damaged ranges met since the start.")?;
     scrape.register(move || {
@@ -222,7 +224,7 @@ fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
         used.set(stat.used_bytes as i64);
         oldest.set(stat.oldest_age_us(wall_us()) as f64 / 1e6);
         syncs.set(stat.syncs_total);
-        sync_time.set(stat.sync_nanos_total / 1000);
+        sync_time.set(stat.sync_nanos_total as f64 / 1e9);
         corrupt.set(stat.corrupt_total);
         for reader in &stat.readers {
             let pending = reader.pending_bytes as i64;

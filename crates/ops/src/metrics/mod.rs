@@ -14,10 +14,14 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
-pub use scrape::{Scrape, Total};
+pub use scrape::{Scrape, Total, TotalFloat};
 
 /// What every metric of ours begins with.
 pub const PREFIX: &str = "forebay_";
+
+/// Words in a name that say it is not in base units.
+const NOT_BASE: [&str; 8] =
+    ["milliseconds", "microseconds", "nanoseconds", "ms", "us", "ns", "kilobytes", "percent"];
 
 /// Buckets in seconds for append, ack and sync: 10 µs, doubled 17 times up to 1.3 s.
 ///
@@ -236,6 +240,10 @@ fn check_name(name: &'static str) -> Result<()> {
     if !name.starts_with(PREFIX) {
         return Err(MetricsError::Name { name, rule: "must start with forebay_" });
     }
+    // Base units only, so that no query has to know which of ours are not.
+    if name.split('_').any(|word| NOT_BASE.contains(&word)) {
+        return Err(MetricsError::Name { name, rule: "must be in base units: seconds, bytes" });
+    }
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if !name.chars().all(plain) {
         return Err(MetricsError::Name { name, rule: "must be lower-case words joined by _" });
@@ -298,6 +306,7 @@ mod tests {
             (metrics.counter("forebay_acks", "x").err(), "must end in _total"),
             (metrics.counter("acks_total", "x").err(), "must start with forebay_"),
             (metrics.counter("forebay_Acks_total", "x").err(), "must be lower-case words"),
+            (metrics.gauge("forebay_age_ms", "x").err(), "must be in base units"),
             (metrics.counter("forebay_acks_total", "").err(), "needs a help text"),
             (metrics.gauge("forebay_acks_total", "x").err(), "is for counters"),
             (metrics.latency("forebay_ack", "x").err(), "must end in _seconds"),

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, IntCounter, IntGauge};
+use prometheus::{Counter, Gauge, IntCounter, IntGauge};
 
 use super::{Metrics, MetricsError, Result, check_counter, check_gauge};
 
@@ -47,6 +47,18 @@ impl Total {
     }
 }
 
+/// An amount kept elsewhere that only grows and has a fraction, such as seconds spent.
+#[derive(Clone)]
+pub struct TotalFloat(Counter);
+
+impl TotalFloat {
+    /// Shows `amount`, which never goes down while the process lives.
+    pub fn set(&self, amount: f64) {
+        self.0.reset();
+        self.0.inc_by(amount);
+    }
+}
+
 impl Scrape {
     pub(super) fn new(metrics: Metrics) -> Scrape {
         Scrape { metrics, parts: Vec::new(), first: None }
@@ -80,6 +92,17 @@ impl Scrape {
         check_counter(name)?;
         let made = IntCounter::with_opts(self.metrics.opts(name, help)?);
         self.add(name, made).map(Total)
+    }
+
+    /// Adds an amount that is kept elsewhere, such as seconds spent; its name ends in `_total`,
+    /// after its unit.
+    ///
+    /// # Errors
+    /// The name or the help text breaks a rule.
+    pub fn total_float(&mut self, name: &'static str, help: &'static str) -> Result<TotalFloat> {
+        check_counter(name)?;
+        let made = Counter::with_opts(self.metrics.opts(name, help)?);
+        self.add(name, made).map(TotalFloat)
     }
 
     /// Registers the group. `refresh` runs on the scraping thread before the values are read: it
@@ -143,6 +166,7 @@ mod tests {
         let entries = scrape.gauge("forebay_queue_entries", "Entries held.").unwrap();
         let age = scrape.gauge_float("forebay_queue_oldest_age_seconds", "Age.").unwrap();
         let appended = scrape.total("forebay_queue_appended_total", "Appended.").unwrap();
+        let spent = scrape.total_float("forebay_queue_sync_seconds_total", "In syncs.").unwrap();
         let read = Arc::clone(&source);
         scrape
             .register(move || {
@@ -150,6 +174,7 @@ mod tests {
                 entries.set(now as i64);
                 age.set(now as f64 / 2.0);
                 appended.set(now);
+                spent.set(now as f64 / 4.0);
             })
             .unwrap();
         for value in [5, 9] {
@@ -159,6 +184,7 @@ mod tests {
                 format!("forebay_queue_entries{{queue=\"log\"}} {value}"),
                 format!("forebay_queue_oldest_age_seconds{{queue=\"log\"}} {}", value as f64 / 2.0),
                 format!("forebay_queue_appended_total{{queue=\"log\"}} {value}"),
+                format!("forebay_queue_sync_seconds_total{{queue=\"log\"}} {}", value as f64 / 4.0),
             ] {
                 assert!(text.contains(&line), "{line} in {text}");
             }

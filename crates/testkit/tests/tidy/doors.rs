@@ -30,6 +30,7 @@ const DOORS: [Door; 5] = [
             "bins/front/src/handshake",
             "bins/front/src/socket",
             "bins/storage/src/live",
+            "bins/storage/src/http/socket.rs",
             "crates/client/src",
         ],
     },

@@ -13,7 +13,7 @@ mod generated;
 mod imports;
 mod links;
 mod metrics;
-//SETTINGS mod settings;
+mod settings;
 mod source;
 mod workspace;
 

@@ -19,10 +19,11 @@ struct Metric {
 }
 
 /// Methods of `forebay_ops::Metrics` and `Scrape` that register a name, and what they make.
-const METHODS: [(&str, &str); 9] = [
+const METHODS: [(&str, &str); 10] = [
     ("counter", "counter"),
     ("counters", "counter"),
     ("total", "counter"),
+    ("total_float", "counter"),
     ("gauge", "gauge"),
     ("gauges", "gauge"),
     ("gauge_float", "gauge"),
@@ -130,16 +131,45 @@ fn metrics_of(path: &str, code: &str) -> Vec<(String, Metric)> {
             .iter()
             .find(|(known, _)| Some(*known) == method)
             .map_or(if name.ends_with("_total") { "counter" } else { "gauge" }, |(_, kind)| *kind);
-        let statement = before.rsplit([';', '?']).next().unwrap_or_default();
-        let mut labels: Vec<String> = statement
-            .match_indices("with_label(")
-            .filter_map(|(at, call)| literal(statement[at + call.len()..].trim_start()))
-            .map(|(label, _)| label)
-            .collect();
+        let start = before.rfind([';', '?']).map_or(0, |at| at + 1);
+        let mut labels = fixed_labels(&code[..start], &code[start..at], RECEIVERS_MAX);
         labels.extend(label_list(after));
         found.push((name, Metric { kind, labels, help, path: path.to_owned() }));
     }
     found
+}
+
+/// How many variables are followed back to where labels were put on.
+const RECEIVERS_MAX: usize = 4;
+
+/// The labels that `expression` puts on by `with_label`, and those of the variable it begins with,
+/// which was bound in the code `before`.
+fn fixed_labels(before: &str, expression: &str, depth: usize) -> Vec<String> {
+    let own = expression
+        .match_indices("with_label(")
+        .filter_map(|(at, call)| literal(expression[at + call.len()..].trim_start()))
+        .map(|(label, _)| label);
+    let bound = receiver(expression).filter(|_| depth > 0).and_then(|name| {
+        let binding = ["let ", "let mut "].iter().filter_map(|word| {
+            let binding = format!("{word}{name} = ");
+            before.rfind(&binding).map(|at| (at, at + binding.len()))
+        });
+        let (start, value) = binding.max()?;
+        // A variable of another function is another variable.
+        (!before[start..].contains("\nfn ") && !before[start..].contains("\n}")).then_some(())?;
+        let value = before[value..].split([';', '?']).next().unwrap_or_default();
+        Some(fixed_labels(&before[..start], value, depth - 1))
+    });
+    let mut labels: Vec<String> = bound.unwrap_or_default();
+    labels.extend(own);
+    labels
+}
+
+/// The variable whose method is called in `expression`: what stands before its first dot.
+fn receiver(expression: &str) -> Option<&str> {
+    let (before, _) = expression.split_once('.')?;
+    let name = before.trim_end().rsplit(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+    (!name.is_empty()).then_some(name)
 }
 
 /// The labels of `, &["a", "b"])` at the end of a call.
@@ -185,6 +215,10 @@ fn metrics_are_read_off_their_registration() {
             "Time of b.",
         )?;
         let c = metrics.gauges("forebay_c", "C.", &["x", "y"])?;
+        let labelled = metrics.with_label("queue", "log");
+        let mut scrape = labelled.scrape();
+        let d = scrape
+            .total_float("forebay_d_seconds_total", "D.")?;
         assert!(text.contains("forebay_d 1"));
     "#;
     let found: Vec<_> = metrics_of("x.rs", code)
@@ -195,6 +229,7 @@ fn metrics_are_read_off_their_registration() {
         ("forebay_a_total", "counter", "", "Many a's."),
         ("forebay_b_seconds", "histogram", "queue", "Time of b."),
         ("forebay_c", "gauge", "x y", "C."),
+        ("forebay_d_seconds_total", "counter", "queue", "D."),
     ];
     let expected = expected.map(|(n, k, l, h)| (n.to_owned(), k, l.to_owned(), h.to_owned()));
     assert_eq!(found, expected);
