@@ -1,8 +1,32 @@
-//! The storage tier.
+//! The storage tier: follows the middles' logs, stores every entry exactly once, and shows it.
+//!
+//! One log, N cursors: each sink has its own durable consumer at the middle and its own threads,
+//! the live feed reads without a cursor, and none of them waits for another. The lake is the sink
+//! that needs no server; last values, history and trends are answered from it and from memory.
+//!
+//! | for | see |
+//! | --- | --- |
+//! | running the tier | [`Config`], [`start`], [`Running`] |
+//! | a new store | [`sink::Sink`] |
+//! | the files | [`lake`] |
+//! | questions about what is stored | [`read`], [`last`] |
+//! | events as they come | [`live`], [`http`] |
+//!
+//! **Architecture invariant**: a cursor moves only after the store has acked, and what is sent
+//! again is byte for byte what was sent before.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod feed;
+pub mod http;
 pub mod lake;
 pub mod last;
+pub mod live;
+mod metrics;
 pub mod read;
 pub mod rows;
 pub mod sink;
+mod tier;
+
+pub use config::Config;
+pub use tier::{Addresses, Drained, Running, StartError, start};

@@ -1,2 +1,21 @@
 //! The `forebay-storage` binary: a thin main around the library.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use forebay_storage::{Config, start};
+
+fn main() -> ExitCode {
+    forebay_ops::tier_main(
+        "forebay-storage",
+        env!("CARGO_PKG_VERSION"),
+        "Stores what the middles hold, and shows it to readers",
+        |config: Config, registry, shutdown| {
+            let deadline = config.drain.deadline.into();
+            let running = start(config, registry, shutdown)?;
+            running.join();
+            running.drain(deadline);
+            Ok(())
+        },
+    )
+}

@@ -119,6 +119,27 @@ fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
+/// A time such as `2026-11-22T14:00:00Z` or `..:00.25Z`, in microseconds since the epoch.
+#[must_use]
+pub fn time_of_text(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.splitn(3, '-').map(number);
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let (time, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let mut time = time.splitn(3, ':').map(number);
+    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+    let days = days_from_civil(year.into(), month, day);
+    let valid = civil_from_days(days) == (year.into(), month, day)
+        && hour < 24
+        && minute < 60
+        && second < 60
+        && fraction.len() <= 6
+        && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let micros: i64 = format!("{fraction:0<6}").parse().ok()?;
+    let seconds = days * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
+    valid.then_some(seconds * 1_000_000 + micros)
+}
+
 /// The date of a number of days since 1970-01-01: year, month, day.
 fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let days = days + 719_468;

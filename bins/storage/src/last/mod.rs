@@ -6,6 +6,7 @@
 //!
 //! Not here: who reads them (`http`, `live`) and what else follows the feed.
 
+mod keeper;
 mod snapshot;
 
 use std::{
@@ -17,6 +18,7 @@ use forebay_model::{MessageId, SessionId, Timestamp, Value};
 use forebay_wire::live::{LastValue, LiveReading, Position};
 use hashbrown::HashMap;
 
+pub use keeper::{Keeper, restore};
 pub use snapshot::{Snapshot, SnapshotError};
 
 use crate::rows::{Cell, RowView};

@@ -20,8 +20,17 @@ pub struct BufferLimits {
     pub bytes: usize,
 }
 
+/// A frame to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// A reader that has it may resume after this.
+    pub at: Option<Position>,
+    /// The frame as text.
+    pub bytes: Bytes,
+}
+
 /// When a reading was made, to be compared within its series: time, message, place, session.
-pub type Order = (i64, u64, u16, u64);
+pub(super) type Order = (i64, u64, u16, u64);
 
 /// The buffer of one reader.
 #[derive(Debug)]
@@ -80,7 +89,7 @@ impl Buffer {
     /// is left out.
     ///
     /// Returns how many events of other series fell out for want of room.
-    pub fn replace(&self, series: &str, order: Order, frame: Arc<Frame>) -> u64 {
+    pub(super) fn replace(&self, series: &str, order: Order, frame: Arc<Frame>) -> u64 {
         let mut state = self.lock();
         let taken = state.taken;
         let place = state.taken + state.events.len() as u64;
@@ -120,21 +129,22 @@ impl Buffer {
     }
 
     /// Moves up to `limit` frames to `out`, in order: what was missed first.
-    ///
-    /// Returns the position of the last event moved.
-    pub fn take(&self, limit: usize, out: &mut Vec<Bytes>) -> Option<Position> {
+    pub fn take(&self, limit: usize, out: &mut Vec<Outgoing>) {
         let mut state = self.lock();
         if state.missed.count.is_some_and(|count| count > 0) {
             let missed = std::mem::take(&mut state.missed);
-            out.push(encode(&ServerFrame::Missed(missed)));
+            out.push(Outgoing { at: missed.to, bytes: encode(&ServerFrame::Missed(missed)) });
         }
-        let mut last = None;
-        while out.len() < limit {
+        let mut frames = Vec::new();
+        while out.len() + frames.len() < limit {
             let Some(event) = state.take() else { break };
-            last = Some(event.frame.at);
-            out.push(event.frame.bytes());
+            frames.push(event.frame);
         }
-        last
+        // Encoding is done without the lock: the thread that follows the feed never waits for it.
+        drop(state);
+        out.extend(
+            frames.iter().map(|frame| Outgoing { at: Some(frame.at), bytes: frame.bytes() }),
+        );
     }
 
     /// Waits until there may be something to take, or the buffer is closed.
@@ -204,6 +214,12 @@ mod tests {
         Frame::ready(at(number), bytes(number))
     }
 
+    fn taken(buffer: &Buffer, limit: usize) -> Vec<Bytes> {
+        let mut out = Vec::new();
+        buffer.take(limit, &mut out);
+        out.into_iter().map(|outgoing| outgoing.bytes).collect()
+    }
+
     fn missed(frame: &Bytes) -> Option<Missed> {
         let text = std::str::from_utf8(frame).expect("text");
         match ServerFrame::decode(text) {
@@ -217,16 +233,13 @@ mod tests {
         let buffer = Buffer::new(Mode::Every, BufferLimits { events: 4, bytes: 1 << 20 });
         let fallen: u64 = (1..=10).map(|number| buffer.push(frame(number))).sum();
         assert_eq!(fallen, 6);
-        let mut out = Vec::new();
-        assert_eq!(buffer.take(100, &mut out), Some(at(10)));
+        let out = taken(&buffer, 100);
         let told = missed(&out[0]).expect("missed comes first");
         assert_eq!(told, Missed { count: Some(6), from: Some(at(1)), to: Some(at(6)) });
         assert_eq!(out[1..], [bytes(7), bytes(8), bytes(9), bytes(10)]);
         // Told once.
         buffer.push(frame(11));
-        out.clear();
-        buffer.take(100, &mut out);
-        assert_eq!(out, [bytes(11)]);
+        assert_eq!(taken(&buffer, 100), [bytes(11)]);
         assert_eq!(buffer.missed_ever(), 6);
     }
 
@@ -237,8 +250,7 @@ mod tests {
         assert_eq!(buffer.push(Frame::ready(at(2), Bytes::from_static(b"12345"))), 1);
         // One that is larger than the bound still passes, alone.
         assert_eq!(buffer.push(at(3), Bytes::from(vec![0; 50])), 1);
-        let mut out = Vec::new();
-        buffer.take(100, &mut out);
+        let out = taken(&buffer, 100);
         assert_eq!((missed(&out[0]).and_then(|told| told.count), out.len()), (Some(2), 2));
     }
 
@@ -249,14 +261,10 @@ mod tests {
         buffer.replace("b", (10, 1, 0, 1), frame(2));
         buffer.replace("a", (30, 3, 0, 1), frame(3));
         buffer.replace("a", (20, 2, 0, 1), frame(4));
-        let mut out = Vec::new();
-        buffer.take(1, &mut out);
-        assert_eq!(out, [bytes(3)]);
+        assert_eq!(taken(&buffer, 1), [bytes(3)]);
         buffer.replace("b", (11, 2, 0, 1), frame(5));
         buffer.replace("a", (31, 4, 0, 1), frame(6));
-        out.clear();
-        buffer.take(100, &mut out);
-        assert_eq!(out, [bytes(5), bytes(6)]);
+        assert_eq!(taken(&buffer, 100), [bytes(5), bytes(6)]);
         assert_eq!(buffer.missed_ever(), 0);
     }
 }

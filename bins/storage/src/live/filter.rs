@@ -25,8 +25,7 @@ impl EventFilter {
     /// # Errors
     /// [`BadSubscription`]: it filters by what only a device registry knows, and there is none.
     pub fn new(subscription: &Subscription) -> Result<Self, BadSubscription> {
-        for (name, list) in
-            [("types", &subscription.types), ("locations", &subscription.locations)]
+        for (name, list) in [("types", &subscription.types), ("locations", &subscription.locations)]
         {
             if !list.is_empty() {
                 return Err(BadSubscription(format!(

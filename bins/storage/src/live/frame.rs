@@ -59,7 +59,11 @@ impl Frame {
 
 /// The event of a message.
 #[must_use]
-pub fn event<'a>(at: Position, message: &'a Message<'a>, picked: Option<&[u16]>) -> Event<'a> {
+pub(super) fn event<'a>(
+    at: Position,
+    message: &'a Message<'a>,
+    picked: Option<&[u16]>,
+) -> Event<'a> {
     let (readings, opaque) = match &message.body {
         Body::Readings(readings) => {
             let wanted = |place: &usize| {

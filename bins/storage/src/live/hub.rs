@@ -72,8 +72,21 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct State {
     clients: Vec<Arc<Client>>,
-    positions: BTreeMap<QueueId, Seq>,
+    /// The last entry handed out, and the middle's name, by queue.
+    positions: BTreeMap<QueueId, (Seq, String)>,
     closed: bool,
+}
+
+impl State {
+    fn reach(&mut self, middle: &str, at: Position) {
+        if let Some((seq, _)) = self.positions.get_mut(&at.queue) {
+            *seq = at.seq;
+            return;
+        }
+        // A middle has one queue at a time: positions in an old one lead nowhere.
+        self.positions.retain(|_, (_, name)| name != middle);
+        self.positions.insert(at.queue, (at.seq, middle.to_owned()));
+    }
 }
 
 /// A message with its place and its canonical bytes.
@@ -114,7 +127,7 @@ impl Hub {
     /// batch covers, with or without a message.
     pub fn publish(&self, middle: &str, upto: Position, entries: &[Entry<'_>]) {
         let mut state = self.lock();
-        state.positions.insert(upto.queue, upto.seq);
+        state.reach(middle, upto);
         self.last.apply(middle, upto, entries.iter().map(|entry| &entry.message));
         if state.clients.is_empty() {
             return;
@@ -138,14 +151,20 @@ impl Hub {
     /// Notes that the feed of a middle stands at a position, without any message.
     pub fn reached(&self, middle: &str, at: Position) {
         let mut state = self.lock();
-        state.positions.insert(at.queue, at.seq);
+        state.reach(middle, at);
         self.last.advance(middle, at);
     }
 
     /// The last entry of a queue that was handed out.
     #[must_use]
     pub fn position(&self, queue: QueueId) -> Option<Seq> {
-        self.lock().positions.get(&queue).copied()
+        self.lock().positions.get(&queue).map(|(seq, _)| *seq)
+    }
+
+    /// The name of the middle that has a queue.
+    #[must_use]
+    pub fn middle(&self, queue: QueueId) -> Option<String> {
+        self.lock().positions.get(&queue).map(|(_, name)| name.clone())
     }
 
     /// Registers a reader that has all events up to `known`.
@@ -162,13 +181,13 @@ impl Hub {
     ) -> Option<Registered> {
         let mut state = self.lock();
         let ahead = |known: &Position| {
-            state.positions.get(&known.queue).is_some_and(|&position| position > known.seq)
+            state.positions.get(&known.queue).is_some_and(|(position, _)| *position > known.seq)
         };
         if known.iter().any(ahead) {
             return None;
         }
         let at: Vec<Position> =
-            state.positions.iter().map(|(&queue, &seq)| Position { queue, seq }).collect();
+            state.positions.iter().map(|(&queue, &(seq, _))| Position { queue, seq }).collect();
         let snapshot = snapshot.then(|| {
             let wants = |tenant: &str, device: &str, key: &str| {
                 filter.wants_device(tenant, device) && filter.wants_key(key)

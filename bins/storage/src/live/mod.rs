@@ -13,12 +13,14 @@ mod filter;
 mod follower;
 mod frame;
 mod hub;
+mod reader;
 mod rebuild;
 mod resume;
 
-pub use buffer::{Buffer, BufferLimits};
+pub use buffer::{Buffer, BufferLimits, Outgoing};
 pub use filter::{BadSubscription, EventFilter};
-pub use follower::{Follower, FollowerConfig, FollowerStatus, Middle};
+pub use follower::{Follower, FollowerConfig, FollowerStatus};
 pub use frame::{Frame, encode};
-pub use hub::{Client, Hub, Registered};
+pub use hub::{Client, Entry, Hub, Registered};
+pub use reader::{LiveFeed, Reader, ReaderEnd};
 pub use resume::{Resume, ResumeError};

@@ -97,13 +97,19 @@ impl RangeBuffer {
         state.seal_at = seal_at;
     }
 
-    /// How long until the open range is due by age; `None` if it has no entry.
-    pub(super) fn due_in(&self) -> Option<Duration> {
+    /// When an open range is closed.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How long until the open range is `age` old; `None` if it has no entry, or must wait for its
+    /// announced end.
+    pub(super) fn due_in(&self, age: Duration) -> Option<Duration> {
         let state = self.lock();
         let opened = state.open_meta.opened?;
         // An announced range is not cut short: it must be exactly what it was.
         let due = state.seal_at.is_none();
-        due.then(|| self.limits.age.saturating_sub(opened.elapsed()))
+        due.then(|| age.saturating_sub(opened.elapsed()))
     }
 
     /// Whether the open range must be closed before it takes the entry `next`.

@@ -12,7 +12,6 @@
 
 mod backoff;
 mod buffer;
-mod consumer;
 mod dead_letter;
 mod reader;
 mod status;
@@ -26,7 +25,6 @@ use forebay_wire::{QueueId, Seq};
 
 pub use backoff::Backoff;
 pub use buffer::{Limits, RangeBuffer};
-pub use consumer::Consumer;
 pub use dead_letter::DeadLetters;
 pub use status::{SinkState, SinkStatus};
 pub use task::{SinkTask, SinkTaskConfig};

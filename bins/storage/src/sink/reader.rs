@@ -11,12 +11,13 @@ use forebay_link::{Error, FeedEvent, Opened, QueueId, Record, RecordBatch, Seq};
 use forebay_ops::Shutdown;
 use forebay_wire::feed::Stored;
 
-use super::{
-    Backoff, Consumer, DeadLetters, RangeBuffer, SinkState, SinkStatus, buffer::State, task::Stop,
-};
+use super::{Backoff, DeadLetters, RangeBuffer, SinkState, SinkStatus, buffer::State, task::Stop};
+use crate::feed::Consumer;
 
 /// Longest wait for an event: how soon an age, or a drain, is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(50);
+/// How old a range gets while the process is about to end.
+const AGE_ENDING: Duration = Duration::from_millis(100);
 /// How long a drain reads on before it asks where the middle's log ends: the middle says so every
 /// 100 ms.
 const HEAD_KNOWN_AFTER: Duration = Duration::from_millis(250);
@@ -29,7 +30,10 @@ pub(super) struct Reader<C> {
     pub(super) buffer: Arc<RangeBuffer>,
     pub(super) status: Arc<SinkStatus>,
     pub(super) dead_letters: DeadLetters,
+    /// The process is to end soon: ranges are closed early, so that the middle can drain too.
     pub(super) shutdown: Shutdown,
+    /// This sink is to end: read what the middle has, and no more.
+    pub(super) drain: Shutdown,
     pub(super) stop: Arc<Stop>,
 }
 
@@ -47,7 +51,7 @@ impl<C: Consumer> Reader<C> {
         let mut queue = None;
         let mut drain = None;
         while !self.stop.is_set() && !self.is_drained(&mut drain) {
-            let due_in = self.buffer.due_in();
+            let due_in = self.buffer.due_in(self.age());
             if due_in == Some(Duration::ZERO) {
                 self.seal();
                 continue;
@@ -76,15 +80,21 @@ impl<C: Consumer> Reader<C> {
         }
         // A range that was announced before and is still incomplete must stay as it was: it is
         // simply not closed, and read again at the next start.
-        if self.buffer.due_in().is_some() {
+        if self.buffer.due_in(Duration::ZERO).is_some() {
             self.seal();
         }
         self.buffer.finish();
     }
 
+    /// How old an open range may get.
+    fn age(&self) -> Duration {
+        let age = self.buffer.limits().age;
+        if self.shutdown.is_draining() { age.min(AGE_ENDING) } else { age }
+    }
+
     /// Whether a drain has begun and all that the middle had by then was read.
     fn is_drained(&self, drain: &mut Option<Drain>) -> bool {
-        if !self.shutdown.is_draining() {
+        if !self.drain.is_draining() {
             return false;
         }
         let now = Instant::now();

@@ -13,9 +13,9 @@ use forebay_link::QueueId;
 use forebay_ops::{Shutdown, thread};
 
 use super::{
-    Consumer, DeadLetters, Encoded, Limits, RangeBuffer, Sink, SinkStatus, reader::Reader,
-    writer::Writer,
+    DeadLetters, Encoded, Limits, RangeBuffer, Sink, SinkStatus, reader::Reader, writer::Writer,
 };
+use crate::feed::Consumer;
 
 /// What a task needs besides its sink and its consumer.
 pub struct SinkTaskConfig {
@@ -35,12 +35,13 @@ pub struct SinkTask {
     buffer: Arc<RangeBuffer>,
     status: Arc<SinkStatus>,
     stop: Arc<Stop>,
+    drain: Shutdown,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl SinkTask {
-    /// Starts the two threads. A drain of `shutdown` closes the open range, stores all, and ends
-    /// them.
+    /// Starts the two threads. `shutdown` says that the process is to end: ranges are closed early
+    /// from then on. [`Self::drain`] ends them.
     ///
     /// # Errors
     /// The system gave no thread.
@@ -54,6 +55,7 @@ impl SinkTask {
         let buffer = Arc::new(RangeBuffer::new(limits));
         let status = Arc::new(SinkStatus::default());
         let stop = Arc::new(Stop::default());
+        let drain = Shutdown::new();
         let reader = Reader {
             name: name.clone(),
             consumer: consumer.clone(),
@@ -61,6 +63,7 @@ impl SinkTask {
             status: status.clone(),
             dead_letters: DeadLetters::new(&dead_letters),
             shutdown,
+            drain: drain.clone(),
             stop: stop.clone(),
         };
         let writer = Writer {
@@ -77,7 +80,7 @@ impl SinkTask {
             thread::spawn(format!("{name}-read"), move || reader.run())?,
             thread::spawn(format!("{name}-write"), move || writer.run())?,
         ];
-        Ok(Self { buffer, status, stop, threads })
+        Ok(Self { buffer, status, stop, drain, threads })
     }
 
     /// The rows that are not stored yet.
@@ -92,17 +95,20 @@ impl SinkTask {
         self.status.clone()
     }
 
-    /// Waits until a drain has stored everything, at most until `deadline`; then stops.
+    /// Begins a drain: what the middle has by now is read, all of it is stored, and then it ends.
+    pub fn begin_drain(&self) {
+        self.drain.begin("drain of a sink");
+    }
+
+    /// Drains, at most until `deadline`; then stops.
     ///
     /// Returns how many entries it had read and leaves behind: they are still at the middle.
-    pub fn join(self, deadline: Instant) -> u64 {
+    pub fn drain(self, deadline: Instant) -> u64 {
+        self.begin_drain();
         while self.threads.iter().any(|thread| !thread.is_finished()) {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            // Set by the writer when it ends; the reader has ended before it or ends by it.
-            if self.stop.wait(left.min(Duration::from_millis(100))) {
+            // Set by the writer when it ends, and the reader has ended before it or ends by it.
+            if left.is_zero() || self.stop.wait(left.min(Duration::from_millis(100))) {
                 break;
             }
         }

@@ -13,9 +13,10 @@ use std::{
 use forebay_link::Error;
 
 use super::{
-    Backoff, Consumer, Durability, Encoded, Outcome, RangeBuffer, Sink, SinkState, SinkStatus,
-    Token, buffer::Sealed, task::Stop,
+    Backoff, Durability, Encoded, Outcome, RangeBuffer, Sink, SinkState, SinkStatus, Token,
+    buffer::Sealed, task::Stop,
 };
+use crate::feed::Consumer;
 
 /// Deadline of one try to announce or commit; it is repeated.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

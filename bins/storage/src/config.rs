@@ -1,0 +1,354 @@
+//! The storage tier's settings: a sub-struct for each component, the reason beside each default.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set about a storage tier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The middles whose logs are stored and shown.
+    pub middles: Vec<Middle>,
+    /// REST, live feed and web page.
+    pub http: Http,
+    /// Health, readiness and metrics.
+    pub admin: Admin,
+    /// The Parquet lake.
+    pub lake: Lake,
+    /// The last values.
+    pub last: Last,
+    /// The live feed.
+    pub live: Live,
+    /// The end of the process.
+    pub drain: Drain,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            middles: vec![Middle::default()],
+            http: Http::default(),
+            admin: Admin::default(),
+            lake: Lake::default(),
+            last: Last::default(),
+            live: Live::default(),
+            drain: Drain::default(),
+        }
+    }
+}
+
+/// One middle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Middle {
+    /// A name of its own, in logs, metrics and the snapshot of last values.
+    pub name: String,
+    /// Its feed: `tcp://host:port` or `ipc://path`.
+    pub feed: String,
+    /// Where it answers fetches and keeps cursors.
+    pub fetch: String,
+}
+
+impl Default for Middle {
+    fn default() -> Self {
+        Self {
+            name: "middle".to_owned(),
+            feed: "tcp://127.0.0.1:7411".to_owned(),
+            fetch: "tcp://127.0.0.1:7412".to_owned(),
+        }
+    }
+}
+
+/// REST, live feed and web page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address of the port; it asks for no password.
+    pub address: SocketAddr,
+    /// Connections at most; beyond, new ones wait.
+    pub connections_max: usize,
+    /// Longest time a client may take to send the head of a request.
+    pub header_timeout: Duration,
+    /// Queries of the lake at a time; others wait.
+    pub queries_max: usize,
+    /// Admin addresses of the other tiers, by a name: the web page shows their queues.
+    pub tiers: BTreeMap<String, SocketAddr>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            address: local(7420),
+            // At 64 KiB for a slow one: 64 MiB.
+            connections_max: 1024,
+            header_timeout: Duration::from_secs(5),
+            // Each decodes at the speed of a core.
+            queries_max: 2,
+            tiers: BTreeMap::from([
+                ("front".to_owned(), local(7401)),
+                ("middle".to_owned(), local(7413)),
+            ]),
+        }
+    }
+}
+
+/// Health, readiness and metrics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address of the admin HTTP port; it asks for no password.
+    pub address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: (Ipv4Addr::LOCALHOST, 7421).into() }
+    }
+}
+
+/// The Parquet lake.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lake {
+    /// Whether there is one; without it this is a live-only process.
+    pub enabled: bool,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Where entries that are no entries are kept.
+    pub dead_letters: PathBuf,
+    /// Its consumer at each middle.
+    pub consumer: String,
+    /// When a range is closed.
+    pub flush: Flush,
+    /// Bytes of the feed held unread at most; what comes beyond is fetched later.
+    pub buffer: ByteSize,
+}
+
+impl Default for Lake {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            dir: "forebay-data/storage/lake".into(),
+            dead_letters: "forebay-data/storage/dead-letters".into(),
+            consumer: "lake".to_owned(),
+            flush: Flush::default(),
+            // 80 ms at 370,000 messages of 256 B a second: a range is encoded in less.
+            buffer: ByteSize::mib(8),
+        }
+    }
+}
+
+/// When a range is closed: at the first of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Flush {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes the rows take in memory; up to three ranges are held.
+    pub held: ByteSize,
+    /// Bytes its entries take in the middle's ring: a quarter of the ring.
+    pub outstanding: ByteSize,
+    /// Time since its first entry.
+    pub age: Duration,
+}
+
+impl Default for Flush {
+    fn default() -> Self {
+        Self {
+            // 9 MB of rows, up to three times; a file of some hundred KiB to 3 MiB.
+            rows: 131_072,
+            held: ByteSize::mib(16),
+            // A quarter of the middle's default ring of 256 MiB.
+            outstanding: ByteSize::mib(64),
+            // 360 files an hour at least while data comes; queries see younger rows in memory.
+            age: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The last values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Last {
+    /// Where they are kept over a restart; losing it costs a longer start.
+    pub snapshot: PathBuf,
+    /// How often they are kept.
+    pub snapshot_every: Duration,
+    /// Series (device and key) at most, about 200 B each; those beyond are refused and counted.
+    pub series_max: usize,
+}
+
+impl Default for Last {
+    fn default() -> Self {
+        Self {
+            snapshot: "forebay-data/storage/last.jsonl".into(),
+            snapshot_every: Duration::from_secs(30),
+            series_max: 1_000_000,
+        }
+    }
+}
+
+/// The live feed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Live {
+    /// Whether there is one, and last values with it.
+    pub enabled: bool,
+    /// Readers at most; beyond, they are refused.
+    pub clients_max: usize,
+    /// Events one reader may leave unread; then the oldest fall out and are counted.
+    pub client_events: usize,
+    /// Bytes likewise.
+    pub client_bytes: ByteSize,
+    /// Readers brought back from an older position at a time; others wait.
+    pub resumes_max: usize,
+    /// Bytes of the feed held unread at most; what comes beyond is fetched later.
+    pub buffer: ByteSize,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            clients_max: 1024,
+            // Ten seconds of 400 events a second.
+            client_events: 4096,
+            client_bytes: ByteSize::mib(1),
+            resumes_max: 4,
+            buffer: ByteSize::mib(4),
+        }
+    }
+}
+
+/// The end of the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Longest time from SIGTERM to the end; what is left stays at the middle.
+    pub deadline: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        // Below the 30 s after which Kubernetes kills a pod.
+        Self { deadline: Duration::from_secs(25) }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, faults: &mut Faults) {
+        faults.check(!self.middles.is_empty(), "middles", "at least one middle is needed");
+        for (place, middle) in self.middles.iter().enumerate() {
+            faults.within(&format!("middles[{place}]"), |faults| {
+                const ENDPOINT: &str = "must be tcp://host:port or ipc://path";
+                faults.check(is_endpoint(&middle.feed), "feed", ENDPOINT);
+                faults.check(is_endpoint(&middle.fetch), "fetch", ENDPOINT);
+                faults.check(is_name(&middle.name), "name", NAME);
+                let twice = self.middles[..place].iter().any(|other| other.name == middle.name);
+                faults.check(!twice, "name", format!("{:?} is there twice", middle.name));
+            });
+        }
+        let something = self.lake.enabled || self.live.enabled;
+        faults.check(something, "lake.enabled", "neither the lake nor the live feed is enabled");
+        faults.within("http", |faults| {
+            faults.check(self.http.connections_max > 0, "connections_max", POSITIVE);
+            faults.check(self.http.queries_max > 0, "queries_max", POSITIVE);
+            faults.check(!self.http.header_timeout.is_zero(), "header_timeout", POSITIVE);
+        });
+        faults.within("lake", |faults| self.lake.validate(faults));
+        faults.within("last", |faults| {
+            let often = self.last.snapshot_every.as_millis() >= 100;
+            faults.check(often, "snapshot_every", "must be at least 100ms");
+        });
+        faults.within("live", |faults| {
+            for (key, number) in [
+                ("clients_max", self.live.clients_max),
+                ("client_events", self.live.client_events),
+                ("client_bytes", self.live.client_bytes.as_usize()),
+                ("resumes_max", self.live.resumes_max),
+            ] {
+                faults.check(number > 0, key, POSITIVE);
+            }
+            faults.check(self.live.buffer >= BUFFER_MIN, "buffer", "must be at least 256KiB");
+        });
+    }
+}
+
+impl Validate for Lake {
+    fn validate(&self, faults: &mut Faults) {
+        faults.check(is_name(&self.consumer), "consumer", NAME);
+        faults.check(self.buffer >= BUFFER_MIN, "buffer", "must be at least 256KiB");
+        faults.within("flush", |faults| {
+            let Flush { rows, held, outstanding, age } = &self.flush;
+            faults.check((1..=ROWS_MAX).contains(rows), "rows", "must be from 1 to 4194304");
+            let bounded = (1 << 16..=1 << 30).contains(&held.get());
+            faults.check(bounded, "held", "must be from 64KiB to 1GiB");
+            faults.check(outstanding.get() > 0, "outstanding", POSITIVE);
+            faults.check(!age.is_zero(), "age", POSITIVE);
+        });
+    }
+}
+
+const POSITIVE: &str = "must be above zero";
+const NAME: &str = "must be 1 to 32 of A-Z a-z 0-9 - _ .";
+/// Room for some of the feed's batches.
+const BUFFER_MIN: ByteSize = ByteSize::kib(256);
+/// A range's rows are numbered by 32 bits and sorted in memory.
+const ROWS_MAX: usize = 1 << 22;
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=32).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// Whether the text names a ZeroMQ endpoint of the kinds we use.
+fn is_endpoint(text: &str) -> bool {
+    let address = |rest: &str| {
+        rest.rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    text.strip_prefix("tcp://").is_some_and(address)
+        || text.strip_prefix("ipc://").is_some_and(|path| !path.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(config: &Config) -> Vec<String> {
+        let mut faults = Faults::default();
+        config.validate(&mut faults);
+        faults.found().iter().map(|fault| fault.path.clone()).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(faults(&Config::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once() {
+        let mut config = Config::default();
+        config.middles.push(Middle { feed: "127.0.0.1:1".to_owned(), ..Middle::default() });
+        config.lake.flush.rows = 0;
+        config.lake.consumer = "a b".to_owned();
+        config.live.clients_max = 0;
+        config.http.queries_max = 0;
+        let expected = [
+            "middles[1].feed",
+            "middles[1].name",
+            "http.queries_max",
+            "lake.consumer",
+            "lake.flush.rows",
+            "live.clients_max",
+        ];
+        assert_eq!(faults(&config), expected);
+    }
+}

@@ -1,0 +1,89 @@
+//! The middle's log as this tier sees it, so that everything behind it runs without sockets too.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use forebay_link::{Error, FeedEvent, Seq, Start, Subscriber, SubscriberConfig};
+
+/// Entries in order.
+pub trait Source: Send + Sync + 'static {
+    /// The next event; `None` if there is none within `timeout`.
+    ///
+    /// # Errors
+    /// No event will come any more.
+    fn next(&self, timeout: Duration) -> Result<Option<FeedEvent>, Error>;
+
+    /// The last entry the middle is known to have; [`Seq::ZERO`] if nothing is known.
+    fn head(&self) -> Seq;
+}
+
+/// A source with a durable cursor at the middle.
+///
+/// All methods take `&self`: one thread reads while another announces and commits.
+pub trait Consumer: Source {
+    /// Announces a range, durably on return.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`]: repeat it. Others: stop.
+    fn prepare(&self, first: Seq, last: Seq, plan: &[u8], timeout: Duration) -> Result<(), Error>;
+
+    /// Says that all up to `upto` are stored, durably on return.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), Error>;
+}
+
+impl Source for Subscriber {
+    fn next(&self, timeout: Duration) -> Result<Option<FeedEvent>, Error> {
+        Self::next(self, timeout)
+    }
+
+    fn head(&self) -> Seq {
+        Seq::new(self.stats().head.get())
+    }
+}
+
+impl Consumer for Subscriber {
+    fn prepare(&self, first: Seq, last: Seq, plan: &[u8], timeout: Duration) -> Result<(), Error> {
+        Self::prepare(self, first, last, plan, timeout)
+    }
+
+    fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), Error> {
+        Self::commit(self, upto, timeout)
+    }
+}
+
+/// Opens a source without a cursor: from where, and under which thread name.
+pub type Opener = Arc<dyn Fn(Start, &str) -> Result<Arc<dyn Source>, Error> + Send + Sync>;
+
+/// A middle whose log can be followed.
+#[derive(Clone)]
+pub struct Middle {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Opens its log anew.
+    pub open: Opener,
+}
+
+impl Middle {
+    /// A middle behind sockets; `config` names them, its start and thread are replaced.
+    #[must_use]
+    pub fn new(name: &str, config: SubscriberConfig) -> Self {
+        let open = move |start: Start, thread: &str| -> Result<Arc<dyn Source>, Error> {
+            let config = SubscriberConfig {
+                thread: thread.to_owned(),
+                start,
+                consumer: None,
+                ..config.clone()
+            };
+            Ok(Arc::new(Subscriber::start(config)?))
+        };
+        Self { name: name.to_owned(), open: Arc::new(open) }
+    }
+}
+
+impl fmt::Debug for Middle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Middle").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,338 @@
+//! The life of a storage tier: open the lake, restore last values, follow the middles, serve, drain.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use forebay_link::{Subscriber, SubscriberConfig};
+use forebay_ops::{
+    Shutdown,
+    admin::{Admin, AdminServer},
+};
+use prometheus::Registry;
+use tokio::sync::Semaphore;
+
+use crate::{
+    config::{self, Config},
+    feed::{Middle, Source},
+    http::{App, Limits, Server, Status, Tails, TierPoll},
+    lake::{LakeSink, split},
+    last::{Keeper, LastValues, restore},
+    live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed},
+    metrics::{self, SinkSource},
+    read::LakeFiles,
+    sink::{Limits as RangeLimits, SinkState, SinkStatus, SinkTask, SinkTaskConfig},
+};
+
+/// Name of the lake among the sinks, in metrics.
+const LAKE: &str = "lake";
+
+/// Why a storage tier could not start. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The lake's folder cannot be made or listed.
+    #[error("the lake in {dir}: {error}")]
+    Lake {
+        /// Its folder.
+        dir: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The snapshot of last values is there and cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] crate::last::SnapshotError),
+    /// A middle's address is malformed, or there is no thread for it.
+    #[error(transparent)]
+    Link(#[from] forebay_link::Error),
+    /// The port for readers cannot be bound.
+    #[error("listening on {address}: {error}")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The admin port cannot be bound.
+    #[error(transparent)]
+    Admin(#[from] forebay_ops::admin::AdminError),
+    /// A metric is registered already: another storage tier uses this registry.
+    #[error(transparent)]
+    Metrics(#[from] forebay_ops::MetricsError),
+    /// The system gave no thread.
+    #[error("starting a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// Where a storage tier listens, with the ports it got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// REST, live feed and web page.
+    pub http: SocketAddr,
+    /// Health, readiness and metrics.
+    pub admin: SocketAddr,
+}
+
+/// What a drain left behind; all of it is still at the middle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// By sink and middle: entries that were read and not stored, where there are any.
+    pub unstored: Vec<(String, u64)>,
+}
+
+impl Drained {
+    /// Whether nothing was left behind.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.unstored.is_empty()
+    }
+}
+
+/// A running storage tier.
+pub struct Running {
+    addresses: Addresses,
+    sinks: Vec<(String, SinkTask)>,
+    followers: Vec<Follower>,
+    hub: Option<Arc<Hub>>,
+    keeper: Option<Keeper>,
+    http: Server,
+    admin: AdminServer,
+    shutdown: Shutdown,
+    ending: Shutdown,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Starts a storage tier: follows the middles, which need not be there yet, and serves readers.
+///
+/// # Errors
+/// [`StartError`]: nothing listens.
+pub fn start(
+    config: Config,
+    registry: &Registry,
+    shutdown: Shutdown,
+) -> Result<Running, StartError> {
+    let ending = Shutdown::new();
+    let mut admin = Admin::new(registry, &shutdown);
+    let lake = open_lake(&config)?;
+    let (sinks, tails) = start_sinks(&config, registry, lake.as_ref(), &shutdown, &mut admin)?;
+    let middles: Vec<Middle> =
+        config.middles.iter().map(|middle| live_middle(&config, middle)).collect();
+    let mut followers = Vec::new();
+    let mut keeper = None;
+    let mut hub = None;
+    if config.live.enabled {
+        let last = Arc::new(LastValues::new(config.last.series_max));
+        restore(&last, &config.last.snapshot)?;
+        let limits = BufferLimits {
+            events: config.live.client_events,
+            bytes: config.live.client_bytes.as_usize(),
+        };
+        let made = Hub::new(last.clone(), limits);
+        metrics::live(registry, &made, &last)?;
+        for middle in &middles {
+            let follower = FollowerConfig { middle: middle.clone(), lake: lake.clone() };
+            let follower = Follower::start(follower, made.clone(), ending.clone());
+            let follower = follower.map_err(StartError::Thread)?;
+            let status = follower.status();
+            metrics::follower(registry, &middle.name, status.clone())?;
+            admin.ready(format!("live of {}", middle.name), move || {
+                if status.is_ended() { Err("it has ended".to_owned()) } else { Ok(()) }
+            });
+            followers.push(follower);
+        }
+        let every = config.last.snapshot_every.into();
+        let kept = Keeper::start(last, config.last.snapshot.clone(), every);
+        keeper = Some(kept.map_err(StartError::Thread)?);
+        hub = Some(made);
+    }
+    let app = App {
+        lake,
+        tails,
+        last: hub.as_ref().map(|hub: &Arc<Hub>| hub.last().clone()),
+        live: hub.clone().map(|hub| LiveFeed {
+            hub,
+            middles,
+            resumes: Arc::new(Semaphore::new(config.live.resumes_max)),
+        }),
+        clients: Arc::new(Semaphore::new(config.live.clients_max)),
+        queries: Arc::new(Semaphore::new(config.http.queries_max)),
+        status: Status::new(registry, tier_polls(&config.http)),
+    };
+    let limits = Limits {
+        connections_max: config.http.connections_max,
+        header_timeout: config.http.header_timeout.into(),
+    };
+    let address = config.http.address;
+    let http = Server::start(address, Arc::new(app), limits)
+        .map_err(|error| StartError::Listen { address, error })?;
+    let admin = admin.serve(config.admin.address)?;
+    let addresses = Addresses { http: http.address(), admin: admin.address() };
+    tracing::info!(http = %addresses.http, admin = %addresses.admin, "storage serves");
+    Ok(Running { addresses, sinks, followers, hub, keeper, http, admin, shutdown, ending })
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// How its sinks stand, by sink and middle.
+    pub fn sinks(&self) -> impl Iterator<Item = (&str, Arc<SinkStatus>)> {
+        self.sinks.iter().map(|(name, task)| (name.as_str(), task.status()))
+    }
+
+    /// Live readers now.
+    #[must_use]
+    pub fn live_clients(&self) -> usize {
+        self.hub.as_ref().map_or(0, |hub| hub.clients())
+    }
+
+    /// Blocks until the shutdown begins.
+    pub fn join(&self) {
+        self.shutdown.wait();
+    }
+
+    /// Reads what the middles have by now, stores and commits it, sends live readers away, and
+    /// ends; what is not stored by the deadline stays at the middles. Blocks.
+    pub fn drain(self, deadline: Duration) -> Drained {
+        let until = Instant::now() + deadline;
+        for (_, task) in &self.sinks {
+            task.begin_drain();
+        }
+        let mut unstored = Vec::new();
+        for (name, task) in self.sinks {
+            let left = task.drain(until);
+            if left > 0 {
+                tracing::warn!(
+                    sink = name,
+                    entries = left,
+                    "not all is stored; the middle keeps it"
+                );
+                unstored.push((name, left));
+            }
+        }
+        self.ending.begin("drain of the live feed");
+        for follower in self.followers {
+            follower.join();
+        }
+        if let Some(hub) = &self.hub {
+            hub.close();
+        }
+        if let Some(keeper) = self.keeper {
+            keeper.stop();
+        }
+        drop(self.http);
+        drop(self.admin);
+        Drained { unstored }
+    }
+}
+
+fn open_lake(config: &Config) -> Result<Option<Arc<LakeFiles>>, StartError> {
+    if !config.lake.enabled {
+        return Ok(None);
+    }
+    let dir = &config.lake.dir;
+    let failed = |error| StartError::Lake { dir: dir.clone(), error };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let files = LakeFiles::open(dir).map_err(|error| failed(io::Error::other(error)))?;
+    Ok(Some(Arc::new(files)))
+}
+
+type Sinks = (Vec<(String, SinkTask)>, Tails);
+
+/// Starts the lake's sink for each middle.
+fn start_sinks(
+    config: &Config,
+    registry: &Registry,
+    lake: Option<&Arc<LakeFiles>>,
+    shutdown: &Shutdown,
+    admin: &mut Admin,
+) -> Result<Sinks, StartError> {
+    let mut sinks = Vec::new();
+    let mut tails = Tails::default();
+    let Some(files) = lake else { return Ok((sinks, tails)) };
+    for middle in &config.middles {
+        let dir = &config.lake.dir;
+        let sink =
+            LakeSink::open(dir).map_err(|error| StartError::Lake { dir: dir.clone(), error })?;
+        let name = sink_name(LAKE, &middle.name, config.middles.len());
+        let subscriber = Arc::new(Subscriber::start(SubscriberConfig {
+            consumer: Some(config.lake.consumer.clone()),
+            buffer_bytes: config.lake.buffer.as_usize(),
+            ..SubscriberConfig::new(format!("{name}-feed"), &middle.feed, &middle.fetch)
+        })?);
+        let published = files.clone();
+        let task = SinkTaskConfig {
+            name: name.clone(),
+            limits: range_limits(&config.lake.flush),
+            dead_letters: config.lake.dead_letters.clone(),
+            stored: Box::new(move |encoded| {
+                for part in &encoded.parts {
+                    if let Some((hour, _)) = split(&part.name) {
+                        published.published(hour);
+                    }
+                }
+            }),
+        };
+        let task = SinkTask::start(task, subscriber.clone(), sink, shutdown.clone());
+        let task = task.map_err(StartError::Thread)?;
+        tails.0.push(task.buffer());
+        let status = task.status();
+        let link = subscriber.stats();
+        metrics::sink(
+            registry,
+            SinkSource {
+                sink: LAKE.to_owned(),
+                middle: middle.name.clone(),
+                status: status.clone(),
+                buffer: task.buffer(),
+                feed: subscriber as Arc<dyn Source>,
+                link,
+            },
+        )?;
+        admin.ready(name.clone(), move || match status.state() {
+            (SinkState::Alarmed | SinkState::Ended, reason) => Err(reason),
+            _ => Ok(()),
+        });
+        sinks.push((name, task));
+    }
+    Ok((sinks, tails))
+}
+
+/// A sink's name in logs and threads: the middle's is added where there are several.
+fn sink_name(sink: &str, middle: &str, middles: usize) -> String {
+    if middles == 1 { sink.to_owned() } else { format!("{sink}-{middle}") }
+}
+
+fn live_middle(config: &Config, middle: &config::Middle) -> Middle {
+    let link = SubscriberConfig {
+        buffer_bytes: config.live.buffer.as_usize(),
+        ..SubscriberConfig::new("live", &middle.feed, &middle.fetch)
+    };
+    Middle::new(&middle.name, link)
+}
+
+fn range_limits(flush: &config::Flush) -> RangeLimits {
+    RangeLimits {
+        rows: flush.rows,
+        held_bytes: flush.held.as_usize(),
+        outstanding_bytes: flush.outstanding.get(),
+        age: flush.age.into(),
+    }
+}
+
+fn tier_polls(http: &config::Http) -> Vec<TierPoll> {
+    let polls = http.tiers.iter();
+    polls.map(|(name, &admin)| TierPoll { name: name.clone(), admin }).collect()
+}
