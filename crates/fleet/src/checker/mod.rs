@@ -206,6 +206,16 @@ impl<'r> Checker<'r> {
         }
     }
 
+    /// Whether a message was met with all its rows, or is another run's; ask when all is read.
+    #[must_use]
+    pub fn is_stored(&self, device: &str, session: u64, seq: u64) -> bool {
+        match self.owner(device, session) {
+            Owner::Ours(at) => seq > 0 && self.states[at].seen.is_whole(seq),
+            Owner::Impostor => false,
+            Owner::Foreign => true,
+        }
+    }
+
     /// Ends the comparison: what is missing is known only now.
     #[must_use]
     pub fn finish(mut self) -> Verdict {

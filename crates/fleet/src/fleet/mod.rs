@@ -212,16 +212,14 @@ impl Fleet {
                 .collect();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (watched, ours) = (watched.clone(), Arc::clone(&shared));
-            threads.push(
-                std::thread::Builder::new()
-                    .name(format!("fleet-{thread}"))
-                    .spawn(move || {
-                        runtime.block_on(carry(devices, watched));
-                        let spent = clock_gettime(ClockId::ThreadCPUTime);
-                        let nanos = spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64;
-                        ours.counters.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
-                    })?,
-            );
+            threads.push(std::thread::Builder::new().name(format!("fleet-{thread}")).spawn(
+                move || {
+                    runtime.block_on(carry(devices, watched));
+                    let spent = clock_gettime(ClockId::ThreadCPUTime);
+                    let nanos = spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64;
+                    ours.counters.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+                },
+            )?);
         }
         Ok(Self { shared, latencies, before: None, phase, threads })
     }
