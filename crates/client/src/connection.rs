@@ -4,18 +4,24 @@
 //! again. That is `Device` for programs, and the simulated devices of a fleet, which compute their
 //! messages anew instead of keeping them.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use forebay_model::{DeviceId, MessageId, SessionId};
 use forebay_wire::device::{
-    ClientFrame, CloseCode, Format, Level, PATH_PREFIX, Reconnect, ServerFrame,
+    ClientFrame, CloseCode, Format, Level, PATH_PREFIX, Reconnect, ServerFrame, Token,
 };
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
-        Error as SocketError, Message,
+        Error as SocketError, Message, Utf8Bytes,
         client::IntoClientRequest as _,
         handshake::client::Request,
         http::HeaderValue,
@@ -27,6 +33,9 @@ use tokio_tungstenite::{
 const READ_BUFFER_BYTES: usize = 1024;
 /// A window of 64 messages of 256 bytes in one write.
 const WRITE_BUFFER_BYTES: usize = 20 * 1024;
+/// Beyond the write buffer there is never more than one message, because each waits for room; a
+/// front that takes messages of 16 MiB must be asked for first.
+const WRITE_BUFFER_BYTES_MAX: usize = WRITE_BUFFER_BYTES + (16 << 20);
 /// Largest frame of a front: a reject with its reason.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
@@ -83,6 +92,9 @@ pub enum ConnectionError {
     /// Something else than a frame of the protocol came, or nothing where one was due.
     #[error("front does not speak the device protocol: {0}")]
     Protocol(String),
+    /// The credential has characters that no header carries. Mend the configuration.
+    #[error("the token is not made of visible ASCII characters")]
+    Token,
     /// Nothing came in time. Connect again.
     #[error("front did not answer in time")]
     Timeout,
@@ -102,7 +114,7 @@ impl ConnectionError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Url { .. } => false,
+            Self::Url { .. } | Self::Token => false,
             Self::Io(_) | Self::Timeout | Self::Protocol(_) => true,
             Self::Refused { status } => !matches!(status, 400 | 401 | 403 | 404),
             Self::Closed { code, .. } => {
@@ -140,12 +152,26 @@ impl Connection {
         session: SessionId,
         next: MessageId,
     ) -> Result<Self, ConnectionError> {
-        let (authority, request) = request(front, device, format)?;
-        let stream = TcpStream::connect(&authority).await?;
-        stream.set_nodelay(true)?;
+        let by = Approach::default();
+        Self::open_by(&by, front, device, format, session, next).await
+    }
+
+    /// As [`Self::open`], with a credential and from an address of the caller's choice.
+    pub(crate) async fn open_by(
+        by: &Approach,
+        front: &str,
+        device: &DeviceId,
+        format: Format,
+        session: SessionId,
+        next: MessageId,
+    ) -> Result<Self, ConnectionError> {
+        let (authority, mut request) = request(front, device, format)?;
+        by.authorize(&mut request)?;
+        let stream = by.connect(&authority).await?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BUFFER_BYTES)
+            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
             .max_message_size(Some(ANSWER_BYTES_MAX))
             .max_frame_size(Some(ANSWER_BYTES_MAX));
         let (mut socket, _) = client_async_with_config(request, stream, Some(config)).await?;
@@ -220,11 +246,103 @@ impl Connection {
         self.receive().now_or_never().transpose()
     }
 
+    /// Takes what the front says next; `None` for a sign of life without words.
+    pub(crate) fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<ServerFrame<'static>>, ConnectionError>> {
+        self.socket
+            .poll_next_unpin(context)
+            .map(|next| incoming(next).and_then(|message| decode(self.format, &message)))
+    }
+
+    /// Whether the write buffer takes another frame.
+    pub(crate) fn poll_room(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), ConnectionError>> {
+        self.socket.poll_ready_unpin(context).map_err(ConnectionError::from)
+    }
+
+    /// Puts an encoded frame into the write buffer, after [`Self::poll_room`] said so.
+    pub(crate) fn put(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
+        let message = if self.format.is_text() {
+            Message::Text(Utf8Bytes::try_from(frame).expect("JSON frames are UTF-8"))
+        } else {
+            Message::Binary(frame)
+        };
+        Ok(self.socket.start_send_unpin(message)?)
+    }
+
+    /// Puts a ping into the write buffer, after [`Self::poll_room`] said so.
+    pub(crate) fn put_ping(&mut self) -> Result<(), ConnectionError> {
+        Ok(self.socket.start_send_unpin(Message::Ping(Bytes::new()))?)
+    }
+
+    /// Whether everything that was put has left.
+    pub(crate) fn poll_flush(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), ConnectionError>> {
+        self.socket.poll_flush_unpin(context).map_err(ConnectionError::from)
+    }
+
     /// Says goodbye; what was not acknowledged is not waited for.
     pub async fn close(mut self) {
         // The front may be gone already: then there is nobody to say it to.
         let _ = self.socket.close(None).await;
     }
+}
+
+/// How to approach a server.
+#[derive(Debug, Default)]
+pub(crate) struct Approach {
+    pub(crate) token: Option<Token<'static>>,
+    pub(crate) local_address: Option<IpAddr>,
+}
+
+impl Approach {
+    pub(crate) fn authorize(&self, request: &mut Request) -> Result<(), ConnectionError> {
+        if let Some(token) = &self.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| ConnectionError::Token)?;
+            value.set_sensitive(true);
+            request.headers_mut().insert("authorization", value);
+        }
+        Ok(())
+    }
+
+    /// Tries each address the name has.
+    pub(crate) async fn connect(&self, authority: &str) -> Result<TcpStream, ConnectionError> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in lookup_host(authority).await? {
+            match self.connect_to(address).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last.into())
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let Some(local) = self.local_address else { return TcpStream::connect(address).await };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind(SocketAddr::new(local, 0))?;
+        socket.connect(address).await
+    }
+}
+
+/// `host:port` of an address like `ws://host:port`.
+pub(crate) fn authority(url: &str) -> Option<String> {
+    let authority = url.strip_prefix("ws://")?.trim_end_matches('/');
+    if authority.is_empty() || authority.contains(['/', '@', '?', '#']) {
+        return None;
+    }
+    let with_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    Some(if with_port { authority.to_owned() } else { format!("{authority}:80") })
 }
 
 /// The handshake's request, and where to connect for it.
@@ -234,22 +352,13 @@ fn request(
     format: Format,
 ) -> Result<(String, Request), ConnectionError> {
     let bad = || ConnectionError::Url { url: front.to_owned() };
-    let authority = front.strip_prefix("ws://").ok_or_else(bad)?.trim_end_matches('/');
-    if authority.is_empty() || authority.contains(['/', '@', '?', '#']) {
-        return Err(bad());
-    }
+    let authority = authority(front).ok_or_else(bad)?;
     let mut request = format!("ws://{authority}{PATH_PREFIX}{device}")
         .into_client_request()
         .map_err(|_| bad())?;
     request
         .headers_mut()
         .insert("sec-websocket-protocol", HeaderValue::from_static(format.subprotocol()));
-    let authority =
-        if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-            authority.to_owned()
-        } else {
-            format!("{authority}:80")
-        };
     Ok((authority, request))
 }
 
@@ -264,7 +373,9 @@ fn message(format: Format, frame: &ClientFrame<'_>) -> Message {
 }
 
 /// The next message of the socket, or why there is none.
-fn incoming(next: Option<Result<Message, SocketError>>) -> Result<Message, ConnectionError> {
+pub(crate) fn incoming(
+    next: Option<Result<Message, SocketError>>,
+) -> Result<Message, ConnectionError> {
     match next {
         Some(Ok(Message::Close(frame))) => Err(closed(frame)),
         Some(Ok(message)) => Ok(message),

@@ -1,6 +1,23 @@
-//! Device and reader client.
+//! For devices and readers: [`Device`] sends messages and keeps each until a front has acked it,
+//! [`Live`] follows the live feed; both connect again by themselves.
+//!
+//! Below them, [`Connection`] is one session over one socket without any memory, for programs that
+//! can make their messages again.
+//!
+//! Not here: TLS (put a proxy or a service mesh before the front), and what the bytes mean
+//! (docs/protocol.md, `forebay-wire`).
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod connection;
+mod device;
+mod error;
+mod observe;
+mod options;
 
+pub use backoff::Backoff;
 pub use connection::{Connection, ConnectionError, Welcome};
+pub use device::Device;
+pub use error::Error;
+pub use observe::{Observer, Rejection, Statistics};
+pub use options::{Options, SpoolOptions};

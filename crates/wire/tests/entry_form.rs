@@ -27,7 +27,7 @@ fn readings(count: usize) -> Body<'static> {
             2 => Value::Bool(index % 8 == 2),
             _ => Value::Text("x".repeat(index % 40).into()),
         },
-        unit: (index % 3 == 0).then(|| "Cel".into()),
+        unit: index.is_multiple_of(3).then(|| "Cel".into()),
         time: (index % 5 < 2).then(|| Timestamp::from_micros(index as i64).expect("in bounds")),
     };
     Body::Readings((0..count).map(reading).collect())
