@@ -5,6 +5,9 @@ mod cursor;
 mod directory;
 mod error;
 mod faults;
+#[cfg(feature = "floor")]
+#[doc(hidden)]
+pub mod floor;
 mod format;
 mod line;
 mod log;
