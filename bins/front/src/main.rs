@@ -1,4 +1,5 @@
 //! The `forebay-front` binary: a thin main around the library.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

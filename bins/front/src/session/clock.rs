@@ -5,10 +5,10 @@
 use crate::config::Limits;
 
 /// Longest wait for the other end to close after we have.
-const LINGER_MS: u64 = 2000;
+const LINGER_MS: u64 = 1000;
 
 /// Longest wait for acks that are due before a drain closes a session.
-const DRAIN_MS: u64 = 2000;
+const DRAIN_MS: u64 = 1500;
 
 /// What a session's time has come for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +209,7 @@ mod tests {
         let mut clock = clock(false);
         clock.drain(1000);
         clock.close(1500);
-        assert_eq!(clock.due(3499), (None, 3500));
+        assert_eq!(clock.due(2499), (None, 2500));
         assert_eq!(clock.due(99_000).0, Some(Due::Lingered));
     }
 }
