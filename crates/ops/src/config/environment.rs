@@ -20,7 +20,7 @@ pub(super) fn of_process() -> Vec<(String, String)> {
 /// Takes the leaves out of variables, in the order of their names.
 pub(super) fn leaves(
     variables: impl IntoIterator<Item = (String, String)>,
-    defaults: &Value,
+    known: &Value,
     given: &mut Vec<Leaf>,
     faults: &mut Faults,
 ) {
@@ -30,8 +30,8 @@ pub(super) fn leaves(
     for (name, text) in variables {
         let path: Vec<String> =
             name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
-        if !exists(defaults, &path) {
-            faults.add_from(&name, path.join("."), keys::unknown(defaults, &path));
+        if !exists(known, &path) {
+            faults.add_from(&name, path.join("."), keys::unknown(known, &path));
             continue;
         }
         let value = match text.parse::<toml::Value>().ok().map(tree::json) {
@@ -46,9 +46,9 @@ pub(super) fn leaves(
     }
 }
 
-/// Whether the defaults have this key, or leave what lies below open.
-fn exists(defaults: &Value, path: &[String]) -> bool {
-    let mut here = defaults;
+/// Whether this key is known, or lies below one that leaves open what it has.
+fn exists(known: &Value, path: &[String]) -> bool {
+    let mut here = known;
     for key in path {
         let Some(section) = tree::section(here) else {
             // A map takes any key, and what is nothing by default may be a section.

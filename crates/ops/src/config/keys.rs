@@ -21,11 +21,10 @@ pub struct Key {
 /// Every key of a configuration with its default, ordered by path.
 pub fn keys<C: Settings>() -> Vec<Key> {
     let mut found = Vec::new();
-    walk(&tree::defaults::<C>(), &mut Vec::new(), &mut |path, value| {
-        let default = match value {
-            Value::Null => None,
-            value => Some(value.to_string()),
-        };
+    let defaults = tree::defaults::<C>();
+    walk(&tree::known::<C>(&defaults), &mut Vec::new(), &mut |path, _| {
+        let default = tree::at(&defaults, path).filter(|value| !value.is_null());
+        let default = default.map(Value::to_string);
         found.push(Key { path: path.join("."), default });
     });
     found

@@ -6,7 +6,7 @@
 //! full path and a suggestion, wrong types with the path, then what [`Validate`] finds.
 //!
 //! The tree of defaults is what says which keys exist, so no field may be skipped when serialized.
-//! An `Option` is `None` by default; a map defaults to an empty one and takes any key.
+//! A map takes any key: one in a file replaces the default map, a variable adds a key to it.
 
 mod environment;
 mod error;
@@ -64,18 +64,19 @@ pub fn load_from<C: Settings>(
 ) -> Result<C, ConfigError> {
     let mut faults = Faults::default();
     let defaults = tree::defaults::<C>();
+    let known = tree::known::<C>(&defaults);
     let mut given = Vec::new();
     if let Some((name, text)) = file {
         let table = text.parse::<toml::Table>().map_err(|error| ConfigError::Syntax {
             file: name.to_owned(),
             message: error.to_string(),
         })?;
-        tree::leaves_of_file(name, table, &defaults, &mut given, &mut faults);
+        tree::leaves_of_file(name, table, &known, &mut given, &mut faults);
     }
-    environment::leaves(variables, &defaults, &mut given, &mut faults);
+    environment::leaves(variables, &known, &mut given, &mut faults);
     let mut effective = defaults.clone();
     for leaf in tree::gathered(&defaults, given) {
-        match tree::accepted::<C>(&defaults, &leaf) {
+        match tree::accepted::<C>(&defaults, &known, &leaf) {
             Ok(value) => tree::set(&mut effective, &leaf.path, value),
             Err(message) => faults.add_from(&leaf.origin, leaf.path.join("."), message),
         }

@@ -15,6 +15,7 @@ struct Config {
     partitions: Vec<String>,
     tls: Option<Tls>,
     labels: BTreeMap<String, String>,
+    peers: BTreeMap<String, SocketAddr>,
     queue: Queue,
     uplink: Uplink,
 }
@@ -57,6 +58,7 @@ impl Default for Config {
             partitions: vec![],
             tls: None,
             labels: BTreeMap::new(),
+            peers: BTreeMap::from([("front".to_owned(), SocketAddr::from(([127, 0, 0, 1], 1)))]),
             queue: Queue::default(),
             uplink: Uplink::default(),
         }
@@ -244,6 +246,20 @@ fn an_optional_section_is_taken_whole_from_file_and_environment() {
 }
 
 #[test]
+fn a_map_takes_any_key_and_a_file_replaces_the_default_one() {
+    let names = |config: Config| config.peers.into_keys().collect::<Vec<_>>();
+    let file = "[peers]\nnorth = \"10.0.0.1:1\"";
+    let variable = [("FOREBAY__PEERS__SOUTH", "10.0.0.2:1")];
+    assert_eq!(names(load("", &variable).unwrap()), ["front", "south"]);
+    assert_eq!(names(load(file, &[]).unwrap()), ["north"]);
+    assert_eq!(names(load(file, &variable).unwrap()), ["north", "south"]);
+    assert_eq!(names(load("peers = {}", &[]).unwrap()), Vec::<String>::new());
+    let found = faults(load("[peers]\nnorth = 1", &[("FOREBAY__PEERS__SOUTH", "far")]));
+    assert!(found.iter().all(|fault| fault.starts_with("peers")), "{found:#?}");
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
 fn what_is_not_toml_is_refused_with_line_and_column() {
     let error = load("[queue]\ncapacity = = 1", &[]).unwrap_err();
     assert!(matches!(error, ConfigError::Syntax { .. }));
@@ -283,6 +299,7 @@ fn keys_lists_every_leaf_with_its_default() {
             ("labels", Some("{}")),
             ("name", Some("\"middle\"")),
             ("partitions", Some("[]")),
+            ("peers", Some("{\"front\":\"127.0.0.1:1\"}")),
             ("queue.capacity", Some("\"64MiB\"")),
             ("queue.durability", Some("\"disk\"")),
             ("queue.high_water", Some("\"48MiB\"")),

@@ -11,16 +11,48 @@ pub(super) fn defaults<C: Settings>() -> Value {
     serde_json::to_value(C::default()).expect("a configuration's defaults are plain values")
 }
 
+/// Which keys exist: the defaults with every map emptied, as a map takes any key.
+///
+/// A map is told from a section by what it says to a key that cannot be one of its own.
+pub(super) fn known<C: Settings>(defaults: &Value) -> Value {
+    const PROBE: &str = "no key of ours has spaces";
+    let mut known = defaults.clone();
+    let mut sections = Vec::new();
+    walk_sections(defaults, &mut Vec::new(), &mut sections);
+    for path in sections {
+        let mut probed = defaults.clone();
+        let below: Vec<String> = path.iter().cloned().chain([PROBE.to_owned()]).collect();
+        set(&mut probed, &below, Value::Null);
+        let refused_value = C::deserialize(probed)
+            .is_err_and(|error| !error.to_string().contains(&format!("unknown field `{PROBE}`")));
+        if refused_value {
+            set(&mut known, &path, Value::Object(Map::new()));
+        }
+    }
+    known
+}
+
+fn walk_sections(tree: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    for (key, value) in section(tree).into_iter().flatten() {
+        path.push(key.clone());
+        if section(value).is_some() {
+            found.push(path.clone());
+            walk_sections(value, path, found);
+        }
+        path.pop();
+    }
+}
+
 /// Takes the leaves out of a file's table; keys that do not exist become faults.
 pub(super) fn leaves_of_file(
     file: &str,
     table: toml::Table,
-    defaults: &Value,
+    known: &Value,
     given: &mut Vec<Leaf>,
     faults: &mut Faults,
 ) {
-    let mut walk = Walk { file, root: defaults, given, faults };
-    walk.table(&mut Vec::new(), table, defaults);
+    let mut walk = Walk { file, root: known, given, faults };
+    walk.table(&mut Vec::new(), table, known);
 }
 
 struct Walk<'a> {
@@ -104,8 +136,12 @@ fn optional(defaults: &Value, path: &[String]) -> usize {
 /// The value under which this leaf is taken, judged alone over the defaults.
 ///
 /// Alone, so that the message is about this leaf, and so that all leaves are judged.
-pub(super) fn accepted<C: Settings>(defaults: &Value, leaf: &Leaf) -> Result<Value, String> {
-    if at(defaults, &leaf.path).is_some_and(|default| section(default).is_some()) {
+pub(super) fn accepted<C: Settings>(
+    defaults: &Value,
+    known: &Value,
+    leaf: &Leaf,
+) -> Result<Value, String> {
+    if at(known, &leaf.path).is_some_and(|default| section(default).is_some()) {
         return Err(format!("is a section: give it keys, as in {}.key", leaf.path.join(".")));
     }
     let judge = |value: &Value| {
@@ -136,7 +172,7 @@ pub(super) fn set(tree: &mut Value, path: &[String], value: Value) {
     set(section.entry(key).or_insert(Value::Null), rest, value);
 }
 
-fn at<'a>(tree: &'a Value, path: &[String]) -> Option<&'a Value> {
+pub(super) fn at<'a>(tree: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(tree, |tree, key| tree.get(key))
 }
 

@@ -30,7 +30,7 @@ fn the_page_of_settings_lists_every_key_with_its_default_and_nothing_else() {
     let mut faults = Vec::new();
     tier::<forebay_front::Config>("Front", "bins/front", &mut page, &mut faults);
     tier::<forebay_middle::Config>("Middle", "bins/middle", &mut page, &mut faults);
-    //tier::<forebay_storage::Config>("Storage", "bins/storage", &mut page, &mut faults);
+    tier::<forebay_storage::Config>("Storage", "bins/storage", &mut page, &mut faults);
     none("settings without a comment on their field", faults);
     generated::compare("docs/configuration.md", &page);
 }
