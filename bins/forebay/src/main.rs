@@ -4,15 +4,23 @@
 //! One file a subcommand; each returns the exit code.
 #![forbid(unsafe_code)]
 
+mod config;
+mod demo;
 mod descriptors;
+mod node;
+mod process;
 mod rate;
+mod run;
+mod scrape;
 mod sim;
+mod tier;
 mod version;
 mod words;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use forebay_ops::tier::TierArgs;
 
 /// Device data in over WebSockets, safe on disk before it is acknowledged, into stores at their
 /// own pace.
@@ -25,15 +33,33 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show all tiers at work with simulated devices, and prove that nothing acknowledged is lost.
+    Demo(demo::Options),
+    /// Run all tiers in this process, from a configuration with `[front] [middle] [storage]`.
+    Run(TierArgs),
+    /// Run a front: devices in, acknowledgements out.
+    Front(tier::Options),
+    /// Run a middle: fan-in from fronts, fan-out to storage.
+    Middle(tier::Options),
+    /// Run a storage tier: the lake, last values, the live feed.
+    Storage(tier::Options),
     /// Drive simulated devices against a front and report ack latencies.
     Sim(sim::Options),
+    /// Check or print a configuration.
+    Config(config::Options),
     /// Print the version and the protocols.
     Version,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Run(args) => Ok(run::run(&args)),
+        Command::Front(options) => Ok(tier::front(&options)),
+        Command::Middle(options) => Ok(tier::middle(&options)),
+        Command::Storage(options) => Ok(tier::storage(&options)),
         Command::Sim(options) => sim::run(&options),
+        Command::Config(options) => config::run(&options),
         Command::Version => version::run(),
     };
     result.unwrap_or_else(|error| {

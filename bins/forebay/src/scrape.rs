@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn figures_are_summed_over_matching_labels() {
         let page = Page(
-            "# TYPE a gauge\na{queue=\"one\"} 3\na{queue=\"two\"} 4.5\na_total 9\nb 1e3\n".to_owned(),
+            "# TYPE a gauge\na{queue=\"one\"} 3\na{queue=\"two\"} 4.5\na_total 9\nb 1e3\n"
+                .to_owned(),
         );
         assert_eq!(page.sum("a", &[]), Some(7.5));
         assert_eq!(page.sum("a", &["queue=\"two\""]), Some(4.5));

@@ -103,7 +103,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     descriptors::make_room(options.devices.into())?;
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
     let seed = options.seed.unwrap_or_else(|| rand::random::<u32>().into());
-    let script = Script::new(series(options.replay.as_deref())?, options.payload_bytes as usize, seed);
+    let script =
+        Script::new(series(options.replay.as_deref())?, options.payload_bytes as usize, seed);
     let (script, journal) = (Arc::new(script), Arc::new(Journal::default()));
     let defaults = Plan::default();
     let plan = Plan {
@@ -119,7 +120,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         .context("cannot start the devices")?;
     let started = Instant::now();
     let end = match options.duration {
-        Some(seconds) => Some(started + Duration::try_from_secs_f64(seconds).context("--duration")?),
+        Some(seconds) => {
+            Some(started + Duration::try_from_secs_f64(seconds).context("--duration")?)
+        }
         None => None,
     };
     watch(&mut fleet, &shutdown, started, end, options.devices);

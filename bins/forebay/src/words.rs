@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_and_scaled() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")] {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")]
+        {
             assert_eq!(thousands(number), text);
         }
         let times = [(7, "7 us"), (1_234, "1.2 ms"), (45_678, "45 ms"), (2_500_000, "2.5 s")];

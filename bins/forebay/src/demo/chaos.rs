@@ -1,45 +1,102 @@
-//! When which tier is killed: a schedule that a seed repeats.
+//! Kills and restarts tiers at random, by a schedule that a seed repeats.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-/// Kills in a minute on average, over all tiers.
+use crate::process::Process;
+
+/// Seconds between two kills, over all tiers.
 const INTERVAL: std::ops::Range<f64> = 0.7..2.5;
-/// How long a killed tier stays away.
+/// Seconds that a killed tier stays away.
 const AWAY: std::ops::Range<f64> = 0.0..1.5;
 
-/// One kill.
+/// One kill of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Kill {
+struct Kill {
     /// Which of the processes.
-    pub(super) victim: usize,
+    victim: usize,
     /// How long after the previous kill.
-    pub(super) after: Duration,
+    after: Duration,
     /// How long until it is started again.
-    pub(super) away: Duration,
+    away: Duration,
 }
 
-/// An endless schedule of kills.
+/// Kills under way.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct Chaos {
     random: StdRng,
     victims: usize,
+    next: (Instant, Kill),
+    away: Vec<(Instant, usize)>,
+    kills: u64,
 }
 
-impl Schedule {
-    /// The schedule of a seed over so many processes.
+impl Chaos {
+    /// The schedule of a seed over so many processes, beginning now.
     pub(super) fn new(seed: u64, victims: usize) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), victims }
+        let mut random = StdRng::seed_from_u64(seed);
+        let first = draw(&mut random, victims);
+        Self {
+            random,
+            victims,
+            next: (Instant::now() + first.after, first),
+            away: vec![],
+            kills: 0,
+        }
     }
 
-    /// The next kill.
-    pub(super) fn next(&mut self) -> Kill {
-        Kill {
-            victim: self.random.random_range(0..self.victims),
-            after: Duration::from_secs_f64(self.random.random_range(INTERVAL)),
-            away: Duration::from_secs_f64(self.random.random_range(AWAY)),
+    /// Kills so far.
+    pub(super) fn kills(&self) -> u64 {
+        self.kills
+    }
+
+    /// When there is something to do next.
+    pub(super) fn due(&self) -> Instant {
+        self.away.iter().map(|(at, _)| *at).fold(self.next.0, Instant::min)
+    }
+
+    /// Does what is due.
+    pub(super) fn step(&mut self, processes: &mut [Process], now: Instant) -> Result<()> {
+        if self.next.0 <= now {
+            let kill = self.next.1;
+            if processes[kill.victim].kill()? {
+                self.kills += 1;
+                self.away.push((now + kill.away, kill.victim));
+            }
+            let next = draw(&mut self.random, self.victims);
+            self.next = (now + next.after, next);
         }
+        self.restart(processes, now)
+    }
+
+    /// Starts everything that is away: the killing is over.
+    pub(super) fn heal(&mut self, processes: &mut [Process]) -> Result<()> {
+        for (_, victim) in self.away.drain(..) {
+            processes[victim].start()?;
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, processes: &mut [Process], now: Instant) -> Result<()> {
+        let mut result = Ok(());
+        self.away.retain(|(at, victim)| {
+            let due = *at <= now;
+            if due && let Err(error) = processes[*victim].start() {
+                result = Err(error.into());
+            }
+            !due
+        });
+        result
+    }
+}
+
+fn draw(random: &mut StdRng, victims: usize) -> Kill {
+    Kill {
+        victim: random.random_range(0..victims),
+        after: Duration::from_secs_f64(random.random_range(INTERVAL)),
+        away: Duration::from_secs_f64(random.random_range(AWAY)),
     }
 }
 
@@ -49,11 +106,11 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_its_schedule_and_every_tier_has_its_turn() {
-        let (mut one, mut two) = (Schedule::new(5, 3), Schedule::new(5, 3));
+        let (mut one, mut two) = (StdRng::seed_from_u64(5), StdRng::seed_from_u64(5));
         let mut met = [false; 3];
         for _ in 0..50 {
-            let kill = one.next();
-            assert_eq!(kill, two.next());
+            let kill = draw(&mut one, 3);
+            assert_eq!(kill, draw(&mut two, 3));
             met[kill.victim] = true;
         }
         assert_eq!(met, [true; 3]);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::words::{micros, thousands};
 
 /// Everything a demo has found out.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Outcome {
     #[serde(flatten)]
     pub(super) verdict: Verdict,

@@ -19,8 +19,8 @@ pub(super) struct Sample {
     pub(super) p50_us: u64,
     pub(super) p99_us: u64,
     pub(super) in_flight: u64,
-    /// Entries waiting in each queue; `None` while its tier does not answer.
-    pub(super) queues: Vec<(&'static str, Option<u64>)>,
+    /// What waits in each queue, in words; `None` while its tier does not answer.
+    pub(super) queues: Vec<(&'static str, Option<String>)>,
     pub(super) acked: u64,
     /// Messages that storage has committed; `None` while it does not answer.
     pub(super) stored: Option<u64>,
@@ -46,7 +46,11 @@ impl View {
         let mut out = stderr().lock();
         if self.terminal {
             let block = sample.block();
-            let up = if self.lines_shown > 0 { format!("\x1b[{}A", self.lines_shown) } else { String::new() };
+            let up = if self.lines_shown > 0 {
+                format!("\x1b[{}A", self.lines_shown)
+            } else {
+                String::new()
+            };
             self.lines_shown = block.lines().count();
             let cleared = block.replace('\n', "\x1b[K\n");
             let _ = write!(out, "{up}\r{cleared}\x1b[J");
@@ -65,9 +69,8 @@ impl View {
 
 impl Sample {
     fn queues(&self) -> String {
-        let one = |(name, depth): &(&str, Option<u64>)| match depth {
-            Some(depth) => format!("{name} {}", thousands(*depth)),
-            None => format!("{name} down"),
+        let one = |(name, depth): &(&str, Option<String>)| {
+            format!("{name} {}", depth.as_deref().unwrap_or("down"))
         };
         self.queues.iter().map(one).collect::<Vec<_>>().join(", ")
     }
@@ -133,12 +136,15 @@ mod tests {
     #[test]
     fn a_line_says_which_tier_does_not_answer() {
         let sample = Sample {
-            queues: vec![("front", Some(1234)), ("middle", None)],
+            queues: vec![("front", Some("1,234".to_owned())), ("middle", None)],
             stored: None,
             ..Sample::default()
         };
         let line = sample.line();
-        assert!(line.contains("front 1,234, middle down") && line.contains("stored down"), "{line}");
+        assert!(
+            line.contains("front 1,234, middle down") && line.contains("stored down"),
+            "{line}"
+        );
         assert!(sample.block().lines().count() == 8);
     }
 }

@@ -1,0 +1,76 @@
+//! `forebay config check | print`: a configuration without running it.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use forebay_ops::config::{self, ConfigError, Settings};
+
+use crate::node;
+
+/// Checks or prints a configuration.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    deed: Deed,
+}
+
+#[derive(Debug, Subcommand)]
+enum Deed {
+    /// Say everything that is wrong with a configuration; exit 78 if anything is.
+    Check(Which),
+    /// Print the settings in effect as TOML, defaults and environment included.
+    Print(Which),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The TOML file [default: the defaults and the environment alone].
+    file: Option<PathBuf>,
+    /// Whose configuration it is.
+    #[arg(long, default_value = "node")]
+    tier: Tier,
+}
+
+/// Whose configuration it is.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Tier {
+    /// All tiers: sections `[front]`, `[middle]` and `[storage]`.
+    Node,
+    /// A front alone.
+    Front,
+    /// A middle alone.
+    Middle,
+    /// A storage tier alone.
+    Storage,
+}
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let (which, print) = match &options.deed {
+        Deed::Check(which) => (which, false),
+        Deed::Print(which) => (which, true),
+    };
+    let done = match which.tier {
+        Tier::Node => go::<node::Config>(which, print),
+        Tier::Front => go::<forebay_front::Config>(which, print),
+        Tier::Middle => go::<forebay_middle::Config>(which, print),
+        Tier::Storage => go::<forebay_storage::Config>(which, print),
+    };
+    Ok(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forebay: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    })
+}
+
+fn go<C: Settings>(which: &Which, print: bool) -> Result<(), ConfigError> {
+    let config: C = config::load(which.file.as_deref())?;
+    if print {
+        print!("{}", config::to_toml(&config)?);
+    } else {
+        eprintln!("no fault found");
+    }
+    Ok(())
+}
