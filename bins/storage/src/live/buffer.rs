@@ -249,7 +249,7 @@ mod tests {
         buffer.push(Frame::ready(at(1), Bytes::from_static(b"123456")));
         assert_eq!(buffer.push(Frame::ready(at(2), Bytes::from_static(b"12345"))), 1);
         // One that is larger than the bound still passes, alone.
-        assert_eq!(buffer.push(at(3), Bytes::from(vec![0; 50])), 1);
+        assert_eq!(buffer.push(Frame::ready(at(3), Bytes::from(vec![0; 50]))), 1);
         let out = taken(&buffer, 100);
         assert_eq!((missed(&out[0]).and_then(|told| told.count), out.len()), (Some(2), 2));
     }
