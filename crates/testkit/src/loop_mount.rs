@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -65,11 +66,16 @@ impl LoopMount {
     /// Unmounts it; every file on it must be closed.
     ///
     /// # Errors
-    /// `umount` failed.
+    /// `umount` failed, and for five seconds: a process that another thread starts holds a copy of
+    /// our open files until it executes its program, so that "busy" may pass.
     pub fn unmount(&mut self) -> Result<()> {
-        if self.mounted {
-            cache::run(Command::new("umount").arg(&self.path))?;
-            self.mounted = false;
+        let started = Instant::now();
+        while self.mounted {
+            match cache::run(Command::new("umount").arg(&self.path)) {
+                Ok(_) => self.mounted = false,
+                Err(error) if started.elapsed() > Duration::from_secs(5) => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
         }
         Ok(())
     }
