@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
-use forebay_ops::config::{Key, Settings, keys};
+use forebay_ops::config::{Key, Settings, keys, load_from, to_toml};
 
 use serde_json::Value;
 
@@ -81,6 +81,19 @@ fn tier<C: Settings>(title: &str, folder: &str, page: &mut String, faults: &mut 
             }
         }
     }
+}
+
+#[test]
+fn the_defaults_of_each_tier_are_valid_and_load_again_as_printed() {
+    loads_as_printed::<forebay_front::Config>();
+    loads_as_printed::<forebay_middle::Config>();
+    loads_as_printed::<forebay_storage::Config>();
+}
+
+fn loads_as_printed<C: Settings>() {
+    let printed = to_toml(&C::default()).expect("the defaults can be printed");
+    let loaded: C = load_from(Some(("printed", &printed)), []).expect("the defaults are valid");
+    assert_eq!(to_toml(&loaded).expect("what was loaded can be printed"), printed);
 }
 
 /// A field: its type as written, and its comment.
