@@ -12,6 +12,7 @@ mod backoff;
 mod connection;
 mod device;
 mod error;
+mod live;
 mod observe;
 mod options;
 
@@ -19,5 +20,6 @@ pub use backoff::Backoff;
 pub use connection::{Connection, ConnectionError, Welcome};
 pub use device::Device;
 pub use error::Error;
+pub use live::{Live, LiveItem, LiveOptions};
 pub use observe::{Observer, Rejection, Statistics};
 pub use options::{Options, SpoolOptions};
