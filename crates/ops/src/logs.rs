@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-/// The variables that hold a filter such as `info,forebay_link=debug`; the first that is set counts.
+/// The variables that hold a filter such as `info,forebay_link=debug`; the first one set counts.
 pub const FILTER_VARIABLES: [&str; 2] = ["FOREBAY_LOG", "RUST_LOG"];
 
 /// How lines look.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Whether this process is to end. Clones share one state, which goes from running to draining once.
+/// Whether this process is to end. Clones share one state, which changes from running to draining.
 #[derive(Clone)]
 pub struct Shutdown {
     state: Arc<State>,
@@ -29,7 +29,7 @@ struct Draining {
 }
 
 impl Shutdown {
-    /// A shutdown that only [`Shutdown::begin`] triggers: for tests and for programs that embed a tier.
+    /// A shutdown that only [`Shutdown::begin`] triggers: for tests, and programs that embed a tier.
     pub fn new() -> Shutdown {
         let state = State {
             draining: Mutex::default(),
@@ -42,7 +42,7 @@ impl Shutdown {
     /// A shutdown that SIGTERM or SIGINT triggers too.
     ///
     /// The second signal ends the process at once with exit code 128 + its number, as a shell would
-    /// report it. The signals are received on a thread of their own, so a busy runtime delays nothing.
+    /// report it. The signals are received on a thread of their own: a busy runtime delays nothing.
     ///
     /// # Errors
     /// The system refused the handlers or the thread.

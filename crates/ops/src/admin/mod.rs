@@ -5,7 +5,7 @@
 //!
 //! | route | answers |
 //! | --- | --- |
-//! | `/healthz` | 200 while the process's own loops move; 503 otherwise: restart it. Never about others |
+//! | `/healthz` | 200 while the process's own loops move; 503: restart it. Never about others |
 //! | `/readyz` | 200 while work should come here; 503 with the reasons otherwise |
 //! | `/metrics` | the registry in the Prometheus text format |
 //! | status routes | JSON for people and tools, see [`Admin::status`] |
@@ -102,7 +102,7 @@ impl Admin {
         self.health.push((name.into(), Box::new(check)));
     }
 
-    /// Adds a loop to `/healthz`: it is healthy while no two beats are more than `silence_max` apart.
+    /// Adds a loop to `/healthz`: healthy while no two beats are more than `silence_max` apart.
     pub fn pulse(&mut self, name: impl Into<String>, silence_max: Duration) -> Pulse {
         let pulse = Pulse { start: Instant::now(), beaten_ms: Arc::default() };
         let heard = pulse.clone();
@@ -142,7 +142,7 @@ impl Admin {
         socket.set_nonblocking(true).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         if !address.ip().is_loopback() {
-            tracing::warn!(%address, "the admin server is reachable from outside, without a password");
+            tracing::warn!(%address, "the admin server is open to the outside, without a password");
         }
         let router = self.router();
         let stop = watch::Sender::new(false);

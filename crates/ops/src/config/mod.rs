@@ -52,7 +52,7 @@ pub fn load<C: Settings>(file: Option<&Path>) -> Result<C, ConfigError> {
     load_from(text, environment::of_process())
 }
 
-/// Reads a configuration from `(name, text)` of a TOML file and from variables, for tests and tools.
+/// Reads a configuration from `(name, text)` of a TOML file and from variables: for tests, tools.
 ///
 /// Variables that do not begin with [`PREFIX`] are passed over.
 ///
