@@ -4,9 +4,9 @@
 //! leaves nothing that looks like a queue. Nothing else is ever created, renamed or removed.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
@@ -117,14 +117,14 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Memory, SuperBlock)
     }
     let map = Mapping::of_file(&file, block.file_bytes() as usize)
         .map_err(|error| Error::io("map", &path, error))?;
-    Ok((Memory::Mapped { map, file, path }, block))
+    Ok((Memory::Mapped { map, lock: Some(file), path }, block))
 }
 
 /// Reads the super-block and compares it with the file's size.
-pub(crate) fn read_super_block(mut file: &File, path: &Path) -> Result<SuperBlock> {
+pub(crate) fn read_super_block(file: &File, path: &Path) -> Result<SuperBlock> {
     let unsupported = |reason| Error::Unsupported { path: path.to_owned(), reason };
     let mut bytes = [0; SUPER_BYTES];
-    file.read_exact(&mut bytes).map_err(|error| match error.kind() {
+    file.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => unsupported("shorter than a super-block".into()),
         _ => Error::io("read", path, error),
     })?;
@@ -137,7 +137,7 @@ pub(crate) fn read_super_block(mut file: &File, path: &Path) -> Result<SuperBloc
     Ok(block)
 }
 
-fn lock(file: &File, path: &Path) -> Result<()> {
+pub(crate) fn lock(file: &File, path: &Path) -> Result<()> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
         if error == rustix::io::Errno::WOULDBLOCK {
             Error::Locked { path: path.to_owned() }
@@ -145,6 +145,15 @@ fn lock(file: &File, path: &Path) -> Result<()> {
             Error::io("lock", path, error.into())
         }
     })
+}
+
+/// Takes a shared lock, or says true if somebody has the exclusive one.
+pub(crate) fn lock_shared(file: &File, path: &Path) -> Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(Error::io("lock", path, error.into())),
+    }
 }
 
 /// Refuses file systems on which a sync means less than the promise, unless told otherwise.
@@ -181,10 +190,7 @@ pub(crate) fn filesystem_name(magic: u64) -> &'static str {
     }
 }
 
-/// The file systems of a directory, for those who choose a durability by it.
-///
-/// # Errors
-/// If the directory cannot be looked at.
+/// Sixteen random bytes.
 pub(crate) fn random_id(path: &Path) -> Result<QueueId> {
     let mut bytes = [0; 16];
     let mut filled = 0;
@@ -194,11 +200,4 @@ pub(crate) fn random_id(path: &Path) -> Result<QueueId> {
             .map_err(|error| Error::io("make a random id for", path, error.into()))?;
     }
     Ok(QueueId::from_u128(u128::from_le_bytes(bytes)))
-}
-
-/// Writes `bytes` to a new file, durable on return.
-pub(crate) fn write_new(path: &PathBuf, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }

@@ -41,6 +41,8 @@ pub(crate) const ALIGN: u64 = 8;
 const KIND_ENTRY: u32 = 0;
 /// The record fills the ring up to its end.
 const KIND_PAD: u32 = 1;
+/// The record stands for damage that a repair has taken note of.
+const KIND_GAP: u32 = 2;
 /// The kind's bits in the flags; the lag has the others.
 const KIND_MASK: u32 = 0xff;
 /// The lag's unit is [`ALIGN`]; this value says "further than that".
@@ -204,9 +206,19 @@ impl Head {
         Head { len, payload_crc: 0, seq, time_us: 0, flags: KIND_PAD | (LAG_MAX as u32) << 8 }
     }
 
+    /// The head that a repair puts over `bytes` of damage; `seq` is the last entry lost there.
+    pub(crate) fn gap(bytes: u64, seq: Seq) -> Self {
+        Head { flags: KIND_GAP | (LAG_MAX as u32) << 8, ..Self::pad(bytes, seq) }
+    }
+
     #[inline]
-    pub(crate) fn is_pad(&self) -> bool {
-        self.flags & KIND_MASK == KIND_PAD
+    pub(crate) fn is_gap(&self) -> bool {
+        self.flags & KIND_MASK == KIND_GAP
+    }
+
+    #[inline]
+    pub(crate) fn is_entry(&self) -> bool {
+        self.flags & KIND_MASK == KIND_ENTRY
     }
 
     /// Bytes of the record.
@@ -255,7 +267,7 @@ impl Head {
         // Cheap refusals first: a search for the next head comes here at every eighth byte.
         let rest = geometry.rest(position);
         let fits = match head.flags & KIND_MASK {
-            KIND_ENTRY => head.record_bytes() <= rest,
+            KIND_ENTRY | KIND_GAP => head.record_bytes() <= rest,
             KIND_PAD => head.record_bytes() == rest,
             _ => false,
         };

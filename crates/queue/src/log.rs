@@ -36,6 +36,13 @@ pub(crate) enum Step {
         /// The boundary after it.
         next: u64,
     },
+    /// Damage that a repair has taken note of: entries up to the head's seq are gone.
+    Gap {
+        /// The head put over it.
+        head: Head,
+        /// The boundary after it.
+        next: u64,
+    },
     /// No head where one should be.
     BadHead {
         /// Where.
@@ -61,7 +68,10 @@ impl<'a> Log<'a> {
             if next > end {
                 return Step::BadHead { at };
             }
-            if head.is_pad() {
+            if !head.is_entry() {
+                if head.is_gap() {
+                    return Step::Gap { head, next };
+                }
                 position = next;
                 continue;
             }
@@ -98,7 +108,7 @@ impl<'a> Log<'a> {
         while position + HEAD_BYTES <= end {
             if self.geometry.rest(position) >= HEAD_BYTES
                 && let Some(head) = self.head_at(position)
-                && !head.is_pad()
+                && head.is_entry()
                 && position + head.record_bytes() <= end
             {
                 return Some((position, head));

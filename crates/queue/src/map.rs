@@ -47,11 +47,10 @@ impl Mapping {
         Ok(Mapping { map, page_bytes: rustix::param::page_size(), has_file: true })
     }
 
-    /// An anonymous block of zeroes, for tests and simulators.
+    /// An anonymous block of zeroes: for tools, tests and simulators.
     ///
     /// # Errors
     /// If there is no memory.
-    #[cfg(any(test, feature = "testing"))]
     pub fn anonymous(len: usize) -> io::Result<Self> {
         let map = MmapRaw::from(MmapOptions::new().len(len).map_anon()?);
         Ok(Mapping { map, page_bytes: rustix::param::page_size(), has_file: false })
@@ -126,7 +125,7 @@ impl Mapping {
     }
 
     /// Makes a range present and writable ahead of its use; only a hint.
-    pub fn populate(&self, offset: usize, len: usize) {
+    pub(crate) fn populate(&self, offset: usize, len: usize) {
         if len > 0 && offset.checked_add(len).is_some_and(|end| end <= self.map.len()) {
             let _ = self.map.advise_range(Advice::PopulateWrite, offset, len);
         }

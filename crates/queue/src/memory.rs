@@ -40,12 +40,12 @@ pub trait Backing: Send + Sync {
 
 /// The ring's memory.
 pub(crate) enum Memory {
-    /// A file, mapped and locked.
+    /// A file, mapped and locked, or a copy of one.
     Mapped {
         /// The bytes.
         map: Mapping,
-        /// Keeps the lock.
-        file: File,
+        /// Keeps the lock; none for a copy.
+        lock: Option<File>,
         /// The ring file, for errors and for the quarantine beside it.
         path: PathBuf,
     },
@@ -134,8 +134,14 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // The lock goes with the descriptor; said here because nothing else reads the field.
-        if let Memory::Mapped { file, .. } = self {
-            let _ = rustix::fs::flock(&*file, rustix::fs::FlockOperation::Unlock);
+        match self {
+            Memory::Mapped { lock, .. } => {
+                if let Some(file) = lock {
+                    let _ = rustix::fs::flock(&*file, rustix::fs::FlockOperation::Unlock);
+                }
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Memory::Simulated(_) => {}
         }
     }
 }

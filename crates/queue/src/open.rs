@@ -56,7 +56,8 @@ pub(crate) fn open_ring(
         reason: "both checkpoint slots are damaged".into(),
     })?;
     let log = Log { memory: &memory, geometry: &geometry, faults };
-    let scan = recovery::scan(log, &slots.newest, geometry.capacity / INDEX_MARKS);
+    let limit = slots.newest.head.position + geometry.capacity;
+    let scan = recovery::scan(log, &slots.newest, limit, geometry.capacity / INDEX_MARKS);
     let epoch = next_epoch(&memory, &slots, &scan, faults)?;
     let tail = scan.tail;
     let disk = options.durability == Durability::Disk;

@@ -17,7 +17,14 @@ use crate::ring::{ATTENTION_SYNC, Ring};
 pub struct Pace {
     tail: u64,
     version: u64,
+    /// Up to where pages were made present and writable ahead of the tail.
+    populated: u64,
 }
+
+/// How far ahead of the tail pages are made present, at most; an eighth of smaller rings.
+const AHEAD_BYTES_MAX: u64 = 8 << 20;
+/// How much of that at a time, so that no waiter waits for it.
+const AHEAD_STEP_BYTES: u64 = 512 << 10;
 
 /// How long the thread may rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +59,8 @@ impl Ring {
         }
         let unsynced = self.settings.syncs() && syncer.durable.position < self.line.tail();
         let moving = tail != pace.tail || version != pace.version;
-        *pace = Pace { tail, version };
+        pace.populated = self.populate_ahead(tail, pace.populated);
+        (pace.tail, pace.version) = (tail, version);
         Ok(if self.is_wanted() {
             Rest::None
         } else if unsynced || moving {
@@ -63,6 +71,22 @@ impl Ring {
         } else {
             Rest::UntilTold(None)
         })
+    }
+
+    /// Takes the page faults ahead of producers: every sync protects its pages against stores
+    /// again, and each first store to one would cost a producer half a microsecond.
+    fn populate_ahead(&self, tail: u64, populated: u64) -> u64 {
+        let ahead = (self.geometry.capacity / 8).min(AHEAD_BYTES_MAX);
+        let free = self.limits.reclaimed.load(Ordering::Acquire) + self.geometry.capacity;
+        let from = populated.max(tail);
+        let to = (tail + ahead).min(free).min(from + AHEAD_STEP_BYTES);
+        if !self.settings.syncs() || to < from + AHEAD_STEP_BYTES {
+            return from;
+        }
+        for (offset, len) in self.geometry.pieces(from, to) {
+            self.memory.populate(offset, len);
+        }
+        to
     }
 
     fn is_wanted(&self) -> bool {

@@ -434,7 +434,7 @@ impl Queue {
         let tail = ring.line.mark();
         let oldest_time_us = match ring.log().next(oldest.position, tail.position) {
             Step::Entry { head, .. } | Step::BadPayload { head, .. } => Some(head.time_us),
-            Step::BadHead { .. } | Step::End => None,
+            Step::Gap { .. } | Step::BadHead { .. } | Step::End => None,
         };
         let (corrupt_total, corrupt_bytes_total) = {
             let damage = lock(&ring.damage);

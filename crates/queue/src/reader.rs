@@ -156,6 +156,7 @@ impl Reader {
                     self.rows.push(row_at(ring, &head, at));
                     mark = Mark { position: next, seq: head.seq };
                 }
+                Step::Gap { head, next } => mark = Mark { position: next, seq: head.seq },
                 Step::End => break,
                 bad => mark = ring.pass_damage(bad, mark, end),
             }
@@ -405,7 +406,7 @@ impl Ring {
             Step::BadHead { at } => {
                 (at, Mark { position: self.log().resume(at, end), seq: mark.seq })
             }
-            Step::Entry { .. } | Step::End => return mark,
+            Step::Entry { .. } | Step::Gap { .. } | Step::End => return mark,
         };
         self.note_damage(from, next.position);
         next
@@ -417,13 +418,17 @@ impl Ring {
         let mut mark = self.index_before(seq, known);
         loop {
             match self.log().next(mark.position, end) {
-                Step::Entry { head, next, .. } | Step::BadPayload { head, next }
+                Step::Entry { head, next, .. }
+                | Step::BadPayload { head, next }
+                | Step::Gap { head, next }
                     if head.seq <= seq =>
                 {
                     mark = Mark { position: next, seq: head.seq };
                 }
                 bad @ Step::BadHead { .. } => mark = self.pass_damage(bad, mark, end),
-                Step::Entry { .. } | Step::BadPayload { .. } | Step::End => return mark,
+                Step::Entry { .. } | Step::BadPayload { .. } | Step::Gap { .. } | Step::End => {
+                    return mark;
+                }
             }
         }
     }

@@ -55,6 +55,8 @@ pub(crate) struct Damage {
     pub(crate) to: u64,
     /// Entries known to be missing by their seqs.
     pub(crate) lost: u64,
+    /// The last of them, as far as known.
+    pub(crate) last: Seq,
 }
 
 /// What the scan found.
@@ -78,9 +80,9 @@ struct Scanner<'a> {
     limit: u64,
 }
 
-/// Scans from the checkpoint's head to the end.
-pub(crate) fn scan(log: Log<'_>, slot: &Slot, index_bytes: u64) -> Scan {
-    let limit = slot.head.position + log.geometry.capacity;
+/// Scans from the checkpoint's head to the end, which lies at `limit` at the furthest: the head
+/// and a lap, or less if somebody is appending meanwhile.
+pub(crate) fn scan(log: Log<'_>, slot: &Slot, limit: u64, index_bytes: u64) -> Scan {
     let scanner = Scanner { log, slot, limit };
     let mut found = Scan { tail: slot.head, ..Scan::default() };
     let mut promised = slot.promised().position;
@@ -107,10 +109,16 @@ pub(crate) fn scan(log: Log<'_>, slot: &Slot, index_bytes: u64) -> Scan {
                 }
                 continue;
             }
-            Step::BadPayload { head, next } if fits(&head, at.position) => (next, Some(head.seq)),
-            Step::BadPayload { .. } | Step::Entry { .. } | Step::BadHead { .. } => {
-                (at.position + ALIGN, None)
+            Step::Gap { head, next } if head.seq >= at.seq && at.position < promised => {
+                found.tail = Mark { position: next, seq: head.seq };
+                gap = None;
+                continue;
             }
+            Step::BadPayload { head, next } if fits(&head, at.position) => (next, Some(head.seq)),
+            Step::BadPayload { .. }
+            | Step::Entry { .. }
+            | Step::Gap { .. }
+            | Step::BadHead { .. } => (at.position + ALIGN, None),
         };
         if at.position >= promised {
             promised = promised.max(scanner.proven(resume, gap.unwrap_or(at), at.position));
@@ -121,7 +129,7 @@ pub(crate) fn scan(log: Log<'_>, slot: &Slot, index_bytes: u64) -> Scan {
         }
         let before = gap.unwrap_or(at);
         let (next, lost, known) = scanner.pass_over(before, resume, skipped, promised);
-        found.damage.push(Damage { from: at.position, to: next.position, lost });
+        found.damage.push(Damage { from: at.position, to: next.position, lost, last: next.seq });
         found.tail = next;
         gap = if known { None } else { Some(before) };
     }
@@ -204,7 +212,7 @@ impl Scanner<'_> {
                 return None;
             }
             let head = self.log.head_at(position)?;
-            if !head.is_pad() {
+            if head.is_entry() {
                 return Some((position, head));
             }
             position += head.record_bytes();

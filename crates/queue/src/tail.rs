@@ -133,6 +133,7 @@ impl Tail {
                     self.rows.push(RowIn { seq, time_us, start, end });
                     mark = Mark { position: next, seq };
                 }
+                Step::Gap { next, .. } => mark.position = next,
                 Step::End => break,
                 // The seq of a damaged entry was not delivered: the next batch names the gap.
                 bad => mark.position = ring.pass_damage(bad, mark, end).position,
