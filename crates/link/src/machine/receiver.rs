@@ -207,10 +207,16 @@ impl<P: Clone> Receiver<P> {
         self.settle(store);
     }
 
-    /// Bytes each source may have unacked: half of the room, shared by the active ones.
+    /// Bytes each source may have unacked: half of the room, shared by the active ones, but at
+    /// least a batch while there is room for one. However many sources there are, some must go on;
+    /// what does not fit in the end is sent back.
     fn credit(&self, store: &impl EntryStore) -> u32 {
-        let share = store.room_bytes() / (2 * self.active);
-        let credit = if share < self.credit_bytes_min { 0 } else { share.min(self.window_bytes) };
+        let room = store.room_bytes();
+        if room < self.credit_bytes_min {
+            return 0;
+        }
+        let share = room / (2 * self.active);
+        let credit = share.clamp(self.credit_bytes_min, self.window_bytes);
         u32::try_from(credit).unwrap_or(u32::MAX)
     }
 

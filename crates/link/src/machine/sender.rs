@@ -105,6 +105,8 @@ struct Session {
     /// Nothing at or below it is ever sent again in this session.
     durable: Seq,
     sent: Seq,
+    /// The highest number sent before any step back: what an ack may name at most.
+    sent_max: Seq,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
     credit: usize,
@@ -198,6 +200,7 @@ impl Sender {
             round: 0,
             durable: Seq::ZERO,
             sent: Seq::ZERO,
+            sent_max: Seq::ZERO,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             credit: 0,
@@ -257,6 +260,7 @@ impl Sender {
         let (prev, last) = (session.sent, batch.last());
         let frame = batch.finish(Kind::Batch, session.round, self.queue, session.id, prev);
         session.sent = last;
+        session.sent_max = session.sent_max.max(last);
         session.in_flight.push_back(InFlight { last, bytes: frame.len() });
         session.in_flight_bytes += frame.len();
         self.actions.push_back(Action::Send(frame));
@@ -308,7 +312,7 @@ impl Sender {
         }
         session.welcomed = true;
         session.durable = standing.durable.max(committed);
-        session.sent = session.durable;
+        (session.sent, session.sent_max) = (session.durable, session.durable);
         session.credit = standing.credit as usize;
         let after = session.sent;
         self.connection.heard(now);
@@ -326,8 +330,8 @@ impl Sender {
         if !session.welcomed {
             return false;
         }
-        if standing.durable > session.sent {
-            let (durable, sent) = (standing.durable, session.sent);
+        if standing.durable > session.sent_max {
+            let (durable, sent) = (standing.durable, session.sent_max);
             self.hold(now, Duration::ZERO, Report::AckBeyondSent { durable, sent });
             return false;
         }
@@ -335,6 +339,8 @@ impl Sender {
         let mut commit = None;
         if standing.durable > session.durable {
             session.durable = standing.durable;
+            // After a step back an ack may cover what is about to be sent again.
+            session.sent = session.sent.max(standing.durable);
             commit = Some(standing.durable);
             while let Some(oldest) = session.in_flight.front()
                 && oldest.last <= standing.durable

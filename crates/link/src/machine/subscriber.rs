@@ -164,6 +164,8 @@ pub struct Subscriber {
     buffered: usize,
     wanted: bool,
     outstanding: Option<Outstanding>,
+    /// The session was confirmed since records were first said to be gone.
+    confirmed: bool,
     ended: bool,
     actions: VecDeque<Action>,
 }
@@ -189,6 +191,7 @@ impl Subscriber {
             buffered: 0,
             wanted: false,
             outstanding: None,
+            confirmed: false,
             ended: false,
             actions: VecDeque::new(),
         }
@@ -418,6 +421,7 @@ impl Subscriber {
                         let (after, pending) = (state.committed, state.pending);
                         self.begin(Opened { queue, after, pending });
                     }
+                    self.confirmed = true;
                     self.wanted = true;
                     self.want_more(now);
                 }
@@ -519,6 +523,18 @@ impl Subscriber {
         }
         self.head = self.head.max(end.head);
         if end.resume > self.position && end.after == self.position {
+            if let Some(durable) = &mut self.durable
+                && !self.confirmed
+            {
+                // Nothing is reclaimed before its consumer has committed it: if this one has not,
+                // another has, and this session is fenced without knowing it. Ask.
+                if !durable.is_opening() {
+                    let frame = durable.open(now, &mut self.random);
+                    self.actions.push_back(Action::Send(frame));
+                }
+                return;
+            }
+            self.confirmed = false;
             let (after, resume) = (self.position, end.resume);
             self.position = resume;
             self.actions.push_back(Action::Yield(FeedEvent::Missed { after, resume }));
@@ -539,6 +555,7 @@ impl Subscriber {
             return false;
         }
         self.buffered += bytes;
+        self.confirmed = false;
         self.position = batch.last();
         self.head = self.head.max(self.position);
         self.actions.push_back(Action::Yield(FeedEvent::Batch(batch)));
