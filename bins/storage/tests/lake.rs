@@ -143,7 +143,7 @@ fn an_announced_range_is_repeated_exactly_though_limits_have_changed() {
     log.append_all(&sent[..700]);
     let first = start(&log, dir.path(), limits());
     eventually("the first range is announced", || log.state("lake").committed > Seq::ZERO);
-    drop(first.drain(Instant::now()));
+    let _ = first.drain(Instant::now());
     let committed = log.state("lake").committed;
     // As if it had died between the announcement and the commit.
     let end = Seq::new(committed.get() + 37);
@@ -256,7 +256,7 @@ fn a_range_is_closed_by_age_and_by_what_its_entries_take() {
         log.append(&simple("a", seq, 1.0));
     }
     eventually("stored by bytes", || log.state("lake").committed.counter() > 50);
-    drop(task.drain(Instant::now() + DEADLINE));
+    let _ = task.drain(Instant::now() + DEADLINE);
     assert_eq!(lake_rows(&dir.path().join("lake")).len(), 99);
 }
 

@@ -8,6 +8,8 @@
 pub mod encode;
 pub mod file;
 pub mod name;
+#[cfg(feature = "planted-faults")]
+mod planted;
 pub mod schema;
 mod sink;
 

@@ -368,3 +368,6 @@ fn join(joined: &mut String, tenant: &str, device: &str) {
     joined.push('\n');
     joined.push_str(device);
 }
+
+#[cfg(test)]
+mod tests;

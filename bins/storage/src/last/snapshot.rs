@@ -104,6 +104,10 @@ impl Snapshot {
         let mut lines = io::BufReader::new(file).lines();
         let mut next = || match lines.next() {
             Some(Ok(line)) => Ok(line),
+            // A character cut in two.
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(damaged(error.to_string()))
+            }
             Some(Err(error)) => Err(SnapshotError::Io { path: shown(), error }),
             None => Err(damaged("it ends early".to_owned())),
         };

@@ -65,6 +65,7 @@ impl Columns {
             column::SESSION,
             column::SEQ,
             column::INDEX,
+            column::CONTENT_TYPE,
             column::ENTRY,
         ];
         match self {
