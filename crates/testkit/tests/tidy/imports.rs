@@ -116,6 +116,50 @@ fn packages_are_named_by_what_they_are_and_keep_the_workspace_lints() {
     none("names", faults);
 }
 
+/// Features of ours that only tests turn on: planted faults, and doors for looking inside.
+const FOR_TESTS: [&str; 2] = ["planted-faults", "testing"];
+
+#[test]
+fn what_is_there_for_tests_is_in_no_normal_build() {
+    let faults = workspace::packages().iter().flat_map(test_features_of).collect();
+    none("features for tests", faults);
+}
+
+/// Where a package turns such a feature on for whoever builds it.
+fn test_features_of(package: &Package) -> Vec<String> {
+    let names = |list: Option<&toml::Value>| -> Vec<String> {
+        let list = list.and_then(toml::Value::as_array).into_iter().flatten();
+        list.filter_map(toml::Value::as_str).map(str::to_owned).collect()
+    };
+    let for_tests =
+        |name: &String| FOR_TESTS.contains(&name.rsplit('/').next().unwrap_or_default());
+    let mut faults = Vec::new();
+    let dependencies = package.manifest.get("dependencies").and_then(toml::Value::as_table);
+    for (import, with) in dependencies.into_iter().flatten() {
+        let on = names(with.get("features")).into_iter().filter(for_tests);
+        faults.extend(on.map(|feature| format!("{} has {import} with {feature}", package.folder)));
+    }
+    let default = package.manifest.get("features").and_then(|features| features.get("default"));
+    let on = names(default).into_iter().filter(for_tests);
+    faults.extend(on.map(|feature| format!("{} has {feature} by default", package.folder)));
+    faults
+}
+
+#[test]
+fn a_feature_for_tests_is_found_where_it_is_on() {
+    let found = |manifest: &str| {
+        let manifest = manifest.parse().expect("a manifest is TOML");
+        test_features_of(&Package { folder: String::new(), name: String::new(), manifest }).len()
+    };
+    assert_eq!(
+        found("[dependencies]\nx = { workspace = true, features = [\"planted-faults\"] }"),
+        1
+    );
+    assert_eq!(found("[features]\ndefault = [\"testing\"]\ntesting = []"), 1);
+    assert_eq!(found("[features]\ntesting = [\"forebay-queue/testing\"]"), 0);
+    assert_eq!(found("[dev-dependencies]\nx = { version = \"1\", features = [\"testing\"] }"), 0);
+}
+
 /// What a package is built with: its dependencies, those of its build, and those of one platform.
 pub(crate) fn dependencies(manifest: &toml::Table) -> Vec<String> {
     let names = |table: Option<&toml::Value>| -> Vec<String> {
