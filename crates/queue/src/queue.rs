@@ -10,11 +10,9 @@ use std::time::Duration;
 use crossbeam::sync::Parker;
 
 use crate::faults::Faults;
-use crate::log::Step;
 use crate::ring::{Ring, lock};
 use crate::{
-    Error, Options, QueueId, Reader, ReaderStat, Recovery, Result, Seq, SeqSpan, Stat, Tail,
-    directory, open,
+    Error, Options, QueueId, Reader, Recovery, Result, Seq, SeqSpan, Tail, directory, open,
 };
 
 /// A crash-safe ring queue; a clone is another producer of the same queue.
@@ -387,27 +385,6 @@ impl Queue {
         ring.checkpoint(&mut syncer)
     }
 
-    /// The named readers.
-    ///
-    /// See [`Queue::remove_reader`] for an example.
-    #[must_use]
-    pub fn readers(&self) -> Vec<ReaderStat> {
-        let ring = self.ring();
-        let table = ring.cursors.table();
-        let tail = ring.line.tail();
-        let stat = |cursor: &Arc<crate::cursor::Cursor>| {
-            let place = cursor.place();
-            ReaderStat {
-                name: cursor.name.clone(),
-                committed: place.committed.seq,
-                committed_durable: place.durable.seq,
-                pending_bytes: tail.saturating_sub(place.committed.position),
-                in_use: cursor.is_held(),
-            }
-        };
-        table.iter().map(stat).collect()
-    }
-
     /// A reader that holds no space and keeps no cursor.
     ///
     /// `None` starts at the present end: only later entries. `Some(after)` starts at the first
@@ -417,51 +394,6 @@ impl Queue {
     #[must_use]
     pub fn tail(&self, after: Option<Seq>) -> Tail {
         Tail::open(&self.handle, after)
-    }
-
-    /// The state at this moment.
-    ///
-    /// See [`Stat::oldest_age_us`] for an example.
-    #[must_use]
-    pub fn stat(&self) -> Stat {
-        let ring = self.ring();
-        let head = ring.lock_sync().newest.head;
-        let readers = self.readers();
-        // A tail's lock: what stands at the oldest commit is not reused while it is looked at.
-        let _held = ring.reclaiming.read();
-        let durable = ring.limits.durable.load(Ordering::Acquire);
-        let oldest = ring.cursors.slowest().unwrap_or(head);
-        let tail = ring.line.mark();
-        let oldest_time_us = match ring.log().next(oldest.position, tail.position) {
-            Step::Entry { head, .. } | Step::BadPayload { head, .. } => Some(head.time_us),
-            Step::Gap { .. } | Step::BadHead { .. } | Step::End => None,
-        };
-        let (corrupt_total, corrupt_bytes_total) = {
-            let damage = lock(&ring.damage);
-            (damage.len() as u64, damage.iter().map(|(from, to)| to - from).sum())
-        };
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        Stat {
-            id: ring.id,
-            durability: ring.settings.durability,
-            capacity_bytes: ring.geometry.capacity,
-            used_bytes: tail.position - count(&ring.limits.reclaimed),
-            pending_bytes: tail.position - oldest.position,
-            appended: tail.seq,
-            durable: self.durable(),
-            unsynced_bytes: tail.position.saturating_sub(durable),
-            oldest_time_us,
-            appends_total: tail.seq.counter(),
-            append_bytes_total: ring.line.payload_bytes(),
-            full_total: count(&ring.counters.full),
-            syncs_total: count(&ring.counters.syncs),
-            sync_bytes_total: count(&ring.counters.sync_bytes),
-            sync_nanos_total: count(&ring.counters.sync_nanos),
-            checkpoints_total: count(&ring.counters.checkpoints),
-            corrupt_total,
-            corrupt_bytes_total,
-            readers,
-        }
     }
 
     /// Syncs what was appended, writes a last checkpoint, and refuses everything further.

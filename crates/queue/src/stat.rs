@@ -1,6 +1,12 @@
 //! What a queue tells about itself: plain numbers, taken at one moment, for gauges and tools.
 
-use crate::{Durability, QueueId, Seq};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::cursor::Cursor;
+use crate::log::Step;
+use crate::ring::lock;
+use crate::{Durability, Queue, QueueId, Seq};
 
 /// The state of a queue at one moment, from [`Queue::stat`](crate::Queue::stat).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,4 +112,72 @@ pub struct Recovery {
     pub slot_damaged: bool,
     /// How long the open took, in microseconds.
     pub took_us: u64,
+}
+
+impl Queue {
+    /// The named readers.
+    ///
+    /// See [`Queue::remove_reader`] for an example.
+    #[must_use]
+    pub fn readers(&self) -> Vec<ReaderStat> {
+        let ring = self.ring();
+        let table = ring.cursors.table();
+        let tail = ring.line.tail();
+        let stat = |cursor: &Arc<Cursor>| {
+            let place = cursor.place();
+            ReaderStat {
+                name: cursor.name.clone(),
+                committed: place.committed.seq,
+                committed_durable: place.durable.seq,
+                pending_bytes: tail.saturating_sub(place.committed.position),
+                in_use: cursor.is_held(),
+            }
+        };
+        table.iter().map(stat).collect()
+    }
+
+    /// The state at this moment.
+    ///
+    /// See [`Stat::oldest_age_us`] for an example.
+    #[must_use]
+    pub fn stat(&self) -> Stat {
+        let ring = self.ring();
+        let head = ring.lock_sync().newest.head;
+        let readers = self.readers();
+        // A tail's lock: what stands at the oldest commit is not reused while it is looked at.
+        let _held = ring.reclaiming.read();
+        let durable = ring.limits.durable.load(Ordering::Acquire);
+        let oldest = ring.cursors.slowest().unwrap_or(head);
+        let tail = ring.line.mark();
+        let oldest_time_us = match ring.log().next(oldest.position, tail.position) {
+            Step::Entry { head, .. } | Step::BadPayload { head, .. } => Some(head.time_us),
+            Step::Gap { .. } | Step::BadHead { .. } | Step::End => None,
+        };
+        let (corrupt_total, corrupt_bytes_total) = {
+            let damage = lock(&ring.damage);
+            (damage.len() as u64, damage.iter().map(|(from, to)| to - from).sum())
+        };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stat {
+            id: ring.id,
+            durability: ring.settings.durability,
+            capacity_bytes: ring.geometry.capacity,
+            used_bytes: tail.position - count(&ring.limits.reclaimed),
+            pending_bytes: tail.position - oldest.position,
+            appended: tail.seq,
+            durable: self.durable(),
+            unsynced_bytes: tail.position.saturating_sub(durable),
+            oldest_time_us,
+            appends_total: tail.seq.counter(),
+            append_bytes_total: ring.line.payload_bytes(),
+            full_total: count(&ring.counters.full),
+            syncs_total: count(&ring.counters.syncs),
+            sync_bytes_total: count(&ring.counters.sync_bytes),
+            sync_nanos_total: count(&ring.counters.sync_nanos),
+            checkpoints_total: count(&ring.counters.checkpoints),
+            corrupt_total,
+            corrupt_bytes_total,
+            readers,
+        }
+    }
 }
