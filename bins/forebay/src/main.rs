@@ -13,6 +13,7 @@ mod rate;
 mod run;
 mod scrape;
 mod sim;
+mod tail;
 mod tier;
 mod version;
 mod words;
@@ -45,6 +46,8 @@ enum Command {
     Storage(tier::Options),
     /// Drive simulated devices against a front and report ack latencies.
     Sim(sim::Options),
+    /// Follow the live feed from a terminal.
+    Tail(tail::Options),
     /// Check or print a configuration.
     Config(config::Options),
     /// Print the version and the protocols.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Middle(options) => Ok(tier::middle(&options)),
         Command::Storage(options) => Ok(tier::storage(&options)),
         Command::Sim(options) => sim::run(&options),
+        Command::Tail(options) => tail::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Version => version::run(),
     };

@@ -29,6 +29,7 @@ use forebay_fleet::{
     script::Script,
 };
 use forebay_ops::{Shutdown, logs};
+use forebay_wire::live::Subscription;
 
 use crate::{descriptors, sim};
 use chaos::Chaos;
@@ -89,7 +90,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         settings.http,
         place.path().display(),
     ));
-    let live = LiveClients::start(&format!("ws://{}", settings.http), options.live)?;
+    let followed = (0..options.live)
+        .map(|client| {
+            // A kind of device each: its key and not the padding, as a dashboard would.
+            let series = &series[client as usize % series.len()];
+            let prefix = Some(format!("{}-", series.name()));
+            let keys = vec![series.name().to_owned()];
+            Subscription { prefix, keys, ..Subscription::default() }
+        })
+        .collect();
+    let live = LiveClients::start(&format!("ws://{}", settings.http), followed)
+        .context("cannot start the live clients")?;
     let demo = Demo {
         options,
         durability,
@@ -146,7 +157,8 @@ impl Demo<'_> {
         let (progress, latency) = (fleet.progress(), fleet.latency());
         fleet.end();
         let undrained = self.wait_drained()?;
-        let live = self.live.end();
+        let (live_events, live_missed) = (self.live.events(), self.live.missed());
+        let seen = self.live.end();
         self.faults.extend(self.tiers.fault()?);
         self.faults.extend(self.tiers.end()?);
 
@@ -155,7 +167,7 @@ impl Demo<'_> {
         let mut checker = Checker::new(&self.script, &records);
         let files =
             lake::read(&self.settings.lake, &mut checker).context("cannot reread the lake")?;
-        let live_unstored = live.unstored(&checker);
+        let live_unstored = seen.unstored(&checker);
         let mut outcome = Outcome {
             verdict: checker.finish(),
             unacked: progress.sent.saturating_sub(progress.acked),
@@ -167,7 +179,8 @@ impl Demo<'_> {
             reconnects: progress.reconnects,
             kills: self.chaos.as_ref().map_or(0, Chaos::kills),
             durability: self.durability.as_str(),
-            live_events: live.events(),
+            live_events,
+            live_missed,
             live_unstored,
             files: files as u64,
             reread_seconds: began.elapsed().as_secs_f64(),

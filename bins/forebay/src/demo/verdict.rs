@@ -29,6 +29,8 @@ pub(super) struct Outcome {
     pub(super) kills: u64,
     pub(super) durability: &'static str,
     pub(super) live_events: u64,
+    /// Events that the feed told a client were left out.
+    pub(super) live_missed: u64,
     /// Events that a live client saw and that are not stored.
     pub(super) live_unstored: u64,
     pub(super) files: u64,
@@ -75,8 +77,11 @@ impl fmt::Display for Outcome {
         for (name, number) in rows {
             writeln!(f, "  {name:<14}{:>16}", thousands(number))?;
         }
-        for (name, number) in [("never acknowledged", self.unacked), ("undrained", self.undrained)]
-        {
+        for (name, number) in [
+            ("never acknowledged", self.unacked),
+            ("undrained", self.undrained),
+            ("shown, unstored", self.live_unstored),
+        ] {
             if number > 0 {
                 writeln!(f, "  {name:<14}{:>16}", thousands(number))?;
             }
