@@ -28,6 +28,10 @@ use crate::{
     sink::{Limits as RangeLimits, SinkState, SinkStatus, SinkTask, SinkTaskConfig},
 };
 
+/// How long live readers may take to be told that this process ends, and how often that is looked
+/// at.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+const GOODBYE_LOOK: Duration = Duration::from_millis(5);
 /// Name of the lake among the sinks, in metrics.
 const LAKE: &str = "lake";
 
@@ -99,6 +103,8 @@ pub struct Running {
     followers: Vec<Follower>,
     hub: Option<Arc<Hub>>,
     keeper: Option<Keeper>,
+    /// Readers that may still come, and how many that was at the start.
+    clients: (Arc<Semaphore>, usize),
     http: Server,
     admin: AdminServer,
     shutdown: Shutdown,
@@ -154,6 +160,7 @@ pub fn start(
         keeper = Some(kept.map_err(StartError::Thread)?);
         hub = Some(made);
     }
+    let clients = Arc::new(Semaphore::new(config.live.clients_max));
     let app = App {
         lake,
         tails,
@@ -163,7 +170,7 @@ pub fn start(
             middles,
             resumes: Arc::new(Semaphore::new(config.live.resumes_max)),
         }),
-        clients: Arc::new(Semaphore::new(config.live.clients_max)),
+        clients: clients.clone(),
         queries: Arc::new(Semaphore::new(config.http.queries_max)),
         status: Status::new(registry, tier_polls(&config.http)),
     };
@@ -177,7 +184,8 @@ pub fn start(
     let admin = admin.serve(config.admin.address)?;
     let addresses = Addresses { http: http.address(), admin: admin.address() };
     tracing::info!(http = %addresses.http, admin = %addresses.admin, "storage serves");
-    Ok(Running { addresses, sinks, followers, hub, keeper, http, admin, shutdown, ending })
+    let clients = (clients, config.live.clients_max);
+    Ok(Running { addresses, sinks, followers, hub, keeper, clients, http, admin, shutdown, ending })
 }
 
 impl Running {
@@ -228,6 +236,12 @@ impl Running {
         }
         if let Some(hub) = &self.hub {
             hub.close();
+            // Each is told why it is sent away; one that does not listen is not waited for.
+            let (clients, clients_max) = &self.clients;
+            let until = Instant::now() + GOODBYE_TIME_MAX;
+            while clients.available_permits() < *clients_max && Instant::now() < until {
+                std::thread::sleep(GOODBYE_LOOK);
+            }
         }
         if let Some(keeper) = self.keeper {
             keeper.stop();
