@@ -217,7 +217,7 @@ fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
     )?;
     let corrupt = scrape
         .total("forebay_middle_queue_corrupt_total", "Damaged ranges met since the start.")?;
-    scrape.register(move || {
+    let refresh = move || {
         let Some(log) = log.upgrade() else { return };
         let stat = log.stat();
         capacity.set(stat.capacity_bytes as i64);
@@ -233,7 +233,10 @@ fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
                 None => unproven.set(pending),
             }
         }
-    })
+    };
+    // The lags are a vector of their own, which a scrape may read before it is refreshed.
+    refresh();
+    scrape.register(refresh)
 }
 
 fn dedup(

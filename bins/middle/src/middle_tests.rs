@@ -328,7 +328,7 @@ fn forward(middle: &mut Middle, at: usize, front: &Front, random: &mut SmallRng)
 
 #[test]
 fn any_life_stores_each_message_once() {
-    for seed in 0..25 {
+    for seed in 0..12 {
         println!("seed {seed}");
         life(seed);
     }

@@ -1,9 +1,9 @@
 //! The thread that keeps the dedup snapshot close behind the log.
 //!
-//! A snapshot is due when a sixteenth of the log has been appended since the last, when a minute
-//! has passed and something was appended, or when the bell rings because the log is full. After
-//! each, the log's reader `dedup` is committed, durably, to where both slots prove everything: only
-//! that lets the log reclaim (I13: dedup state is durable no later than its effect).
+//! A snapshot is due when a sixteenth of the log is held by nothing but the lack of one, when a
+//! minute has passed and something was appended, or when the bell rings because the log is full.
+//! After each, the log's reader `dedup` is committed, durably, to where both slots prove everything:
+//! only that lets the log reclaim (I13: dedup state is durable no later than its effect).
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -25,7 +25,7 @@ use crate::{
 
 /// Name of the reader that holds what no snapshot proves.
 pub(crate) const READER: &str = "dedup";
-/// A snapshot is due when this share of the log was appended since the last one.
+/// A snapshot is due when this share of the log is not proven by both slots.
 const LOG_SHARE: u64 = 16;
 /// How often the thread looks; at 100 MB/s that is 25 MB between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -109,7 +109,6 @@ struct Work {
 /// Where the last snapshot stood.
 struct Last {
     at: Instant,
-    appended_bytes: u64,
     position: LogSeq,
 }
 
@@ -148,11 +147,7 @@ impl Snapshotter {
         pace: Pace,
         metrics: SnapshotMetrics,
     ) -> std::io::Result<Self> {
-        let last = Last {
-            at: Instant::now(),
-            appended_bytes: log.stat().append_bytes_total,
-            position: LogSeq::NONE,
-        };
+        let last = Last { at: Instant::now(), position: LogSeq::NONE };
         let told = Arc::clone(&bell);
         let mut work = Work { snapshots, log, reader, dedup, clock, bell, pace, metrics, last };
         let thread = forebay_ops::thread::spawn("dedup", move || work.run())?;
@@ -184,8 +179,10 @@ impl Work {
 
     fn is_due(&self) -> bool {
         let stat = self.log.stat();
-        let appended = stat.append_bytes_total - self.last.appended_bytes;
-        appended >= stat.capacity_bytes / LOG_SHARE || self.last.at.elapsed() >= self.pace.every
+        let unproven = stat.readers.iter().find(|reader| reader.name == READER);
+        let unproven_bytes = unproven.map_or(0, |reader| reader.pending_bytes);
+        unproven_bytes >= stat.capacity_bytes / LOG_SHARE
+            || self.last.at.elapsed() >= self.pace.every
     }
 
     /// Takes a snapshot unless both slots stand at the log's end already; whether all is well.
@@ -208,7 +205,6 @@ impl Work {
 
     fn take(&mut self) -> Result<(), WriteError> {
         let start = Instant::now();
-        let appended_bytes = self.log.stat().append_bytes_total;
         let running = self.clock.running();
         self.expire_sources(running);
         let oldest = running.back(self.pace.retention);
@@ -216,7 +212,7 @@ impl Work {
         let taken = self.snapshots.take(&dedup, &LogOf(&log), running, oldest, |_| ())?;
         self.commit(&taken);
         let position = LogSeq::from_u64(taken.header.position);
-        self.last = Last { at: Instant::now(), appended_bytes, position };
+        self.last = Last { at: Instant::now(), position };
         let bytes = Snapshots::<FileMedium>::bytes_of(&taken.header);
         self.metrics.taken(start.elapsed(), bytes);
         tracing::debug!(

@@ -9,6 +9,10 @@ mod support;
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,8 +34,25 @@ fn ports(random: &mut SmallRng) -> [u16; 4] {
     [found[0], found[1], found[2], found[3]]
 }
 
-fn spawn(dir: &Path, addresses: &Addresses) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_forebay-middle"))
+/// The running binary; it never outlives the test.
+struct Middle(Child);
+
+impl Middle {
+    fn kill(&mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("waited for");
+    }
+}
+
+impl Drop for Middle {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(dir: &Path, addresses: &Addresses) -> Middle {
+    let child = Command::new(env!("CARGO_BIN_EXE_forebay-middle"))
         .env("FOREBAY__UPLINK__LISTEN", &addresses.uplink)
         .env("FOREBAY__FEED__LISTEN", &addresses.feed)
         .env("FOREBAY__FETCH__LISTEN", &addresses.fetch)
@@ -43,7 +64,8 @@ fn spawn(dir: &Path, addresses: &Addresses) -> Child {
         .env("RUST_LOG", "warn")
         .stdout(Stdio::null())
         .spawn()
-        .expect("the binary")
+        .expect("the binary");
+    Middle(child)
 }
 
 #[test]
@@ -60,36 +82,37 @@ fn acked_entries_survive_sigkill_of_the_middle_and_come_once() {
         fetch: tcp(fetch),
         admin: ([127, 0, 0, 1], admin).into(),
     };
-    let mut child = spawn(dir.path(), &addresses);
+    let mut middle = spawn(dir.path(), &addresses);
     let fronts: Vec<_> = (1..=3).map(Front::new).collect();
     let senders: Vec<_> = fronts.iter().map(|front| front.connect(&addresses.uplink)).collect();
-    let mut consumer = Consumer::connect(&addresses);
+    let consumer = Consumer::connect(&addresses);
+    let wanted = Arc::new(AtomicUsize::new(usize::MAX));
+    let told = Arc::clone(&wanted);
+    // It reads and commits whatever happens to the middle.
+    let reader = std::thread::spawn(move || consumer.take_and_commit(&told));
     let (mut sent, mut roamed) = (0, 0);
     for _ in 0..KILLS {
         let until = Instant::now() + Duration::from_millis(random.random_range(50..900));
         while Instant::now() < until {
+            // Some frames' worth in flight at each front, not more: the test is of kills.
             for (at, front) in fronts.iter().enumerate() {
+                front.wait_backlog_below(2000);
                 front.append(&format!("device-{at}"), sent + 1..=sent + 50);
                 // Each front has most of what the roamer sent, in pieces that overlap.
                 front.append("roamer", roamed + 1..=roamed + 10 + at as u64 * 5);
             }
             (sent, roamed) = (sent + 50, roamed + 20);
-            consumer.take_until((consumer.got.len() + 20).min(sent as usize));
-            if random.random_bool(0.3) && consumer.last.get() > 0 {
-                consumer.commit();
-            }
         }
-        child.kill().expect("killed");
-        child.wait().expect("waited for");
-        child = spawn(dir.path(), &addresses);
+        middle.kill();
+        middle = spawn(dir.path(), &addresses);
     }
-    fronts.iter().for_each(|front| front.wait_acked(front.standing().0));
-    consumer.take_until(3 * sent as usize + roamed as usize);
-    consumer.commit();
+    println!("{sent} messages of each device, {roamed} of the one that roams");
+    wanted.store(3 * sent as usize + roamed as usize, Ordering::Release);
+    let consumer = reader.join().expect("everything came");
     consumer.assert_once();
+    fronts.iter().for_each(|front| front.wait_acked(front.standing().0));
     for sender in senders {
         sender.stop(DEADLINE).expect("ends");
     }
-    child.kill().expect("killed");
-    child.wait().expect("waited for");
+    middle.kill();
 }

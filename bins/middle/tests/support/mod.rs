@@ -5,7 +5,10 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Waker,
     time::{Duration, Instant},
 };
@@ -117,6 +120,14 @@ impl Front {
         (kept.entries.len() as u64, kept.committed)
     }
 
+    /// Waits until fewer than so many entries are not acked.
+    pub(crate) fn wait_backlog_below(&self, entries: u64) {
+        let kept = self.state.0.lock().expect("no panic");
+        let long = |kept: &mut Kept| kept.entries.len() as u64 >= kept.committed + entries;
+        let (kept, _) = self.state.1.wait_timeout_while(kept, DEADLINE, long).expect("no panic");
+        assert!(kept.entries.len() as u64 - kept.committed < entries, "no acks come");
+    }
+
     /// Waits until so many entries are acked.
     pub(crate) fn wait_acked(&self, entries: u64) {
         let kept = self.state.0.lock().expect("no panic");
@@ -192,21 +203,47 @@ impl Consumer {
         let end = Instant::now() + DEADLINE;
         while self.got.len() < messages {
             assert!(Instant::now() < end, "{} of {messages} came", self.got.len());
-            match self.subscriber.next(Duration::from_millis(100)).expect("no newer session") {
-                Some(FeedEvent::Batch(batch)) => {
-                    for record in &batch {
-                        assert!(record.seq > self.last, "{} after {}", record.seq, self.last);
-                        self.last = record.seq;
-                        let stored = Stored::decode(record.payload).expect("a prefix");
-                        if !stored.is_marker() {
-                            let head = entry::head(stored.entry).expect("an entry");
-                            let message = (head.device.to_owned(), head.seq.get());
-                            *self.got.entry(message).or_default() += 1;
-                        }
+            self.take();
+        }
+    }
+
+    /// Takes what comes next, if anything does.
+    fn take(&mut self) {
+        match self.subscriber.next(Duration::from_millis(100)).expect("no newer session") {
+            Some(FeedEvent::Batch(batch)) => {
+                for record in &batch {
+                    assert!(record.seq > self.last, "{} after {}", record.seq, self.last);
+                    self.last = record.seq;
+                    let stored = Stored::decode(record.payload).expect("a prefix");
+                    if !stored.is_marker() {
+                        let head = entry::head(stored.entry).expect("an entry");
+                        let message = (head.device.to_owned(), head.seq.get());
+                        *self.got.entry(message).or_default() += 1;
                     }
                 }
-                Some(FeedEvent::Missed { after, resume }) => panic!("missed {after}..{resume}"),
-                Some(_) | None => {}
+            }
+            Some(FeedEvent::Missed { after, resume }) => panic!("missed {after}..{resume}"),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Takes and commits until as many different messages as `wanted` says were seen.
+    pub(crate) fn take_and_commit(mut self, wanted: &AtomicUsize) -> Self {
+        let (mut heard, mut committed) = (Instant::now(), self.last);
+        loop {
+            let known = self.got.len();
+            self.take();
+            if self.got.len() > known {
+                heard = Instant::now();
+            }
+            assert!(heard.elapsed() < DEADLINE, "nothing comes after {known}");
+            let done = self.got.len() >= wanted.load(Ordering::Acquire);
+            if done || self.last.get() > committed.get() + 5000 {
+                self.commit();
+                committed = self.last;
+            }
+            if done {
+                return self;
             }
         }
     }
