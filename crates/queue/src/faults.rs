@@ -2,10 +2,11 @@
 //!
 //! Only with the feature `testing`; without it [`Faults::has`] is a constant `false` and the
 //! branches vanish.
+// Public for `testing`, which is not in every build.
+#![allow(unreachable_pub)]
 
 /// A safeguard to take out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "never planted"))]
 pub enum Fault {
     /// Entries are called durable without a sync.
     AckWithoutSync,

@@ -66,6 +66,12 @@ impl Line {
         }
     }
 
+    /// Whether it is the turn of the range that starts at `start`.
+    #[inline]
+    pub(crate) fn is_turn(&self, start: u64) -> bool {
+        self.published.turn.load(Ordering::Acquire) == start
+    }
+
     /// Waits for the turn of the range that starts at `start`; returns the seq before it.
     #[inline]
     pub(crate) fn enter(&self, start: u64) -> Seq {

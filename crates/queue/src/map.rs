@@ -11,6 +11,8 @@
 //! and goes back (`reclaimed` moves) only when no reader's cursor stands below and no tail is
 //! copying. The pages in front of the ring belong to whoever holds the sync lock.
 #![allow(unsafe_code)]
+// Public for `testing`, which is not in every build.
+#![allow(unreachable_pub)]
 
 use std::fs::File;
 use std::io;
@@ -57,7 +59,7 @@ impl Mapping {
     }
 
     /// Bytes of the block.
-    #[inline]
+    #[cfg(any(test, feature = "testing", feature = "floor"))]
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         self.map.len()

@@ -3,6 +3,8 @@
 //! Whoever waits is served at once. What nobody waits for is synced after `sync_delay`, so that a
 //! lone waiter, who syncs by itself, is not disturbed, and appends come together. A thread that
 //! has nothing to do sleeps without a deadline: an idle queue causes no wake-up.
+// Public for `testing`, which is not in every build.
+#![allow(unreachable_pub)]
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -204,10 +204,18 @@ impl Ring {
                 at + self.geometry.skip(at, bytes) + bytes
             })
         })?;
-        self.walk(start, &heads, |row, _, at| self.store_payload(at, entries[row].as_ref()));
+        let copy = |row: usize, at| self.store_payload(at, entries[row].as_ref());
+        // First in line: whoever is behind waits for these copies anyway, so one pass does it.
+        let is_first = self.line.is_turn(start);
+        if !is_first {
+            self.walk(start, &heads, |row, _, at| copy(row, at));
+        }
         let first = successor(self.line.enter(start), entries.len() as u64);
         let durable = self.lag_base(start);
         self.walk(start, &heads, |row, boundary, at| {
+            if is_first {
+                copy(row, at);
+            }
             let (len, crc) = heads[row];
             let seq = Seq::from_u64(first.get() + row as u64);
             self.store_head(boundary, at, &Head::entry(len, crc, seq, time_us, at - durable));

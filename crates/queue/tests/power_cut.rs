@@ -1,4 +1,5 @@
-//! What was acknowledged survives kills, power cuts and failed syncs, in any mixture.
+//! What was acknowledged survives kills, power cuts and failed syncs, in any mixture; with
+//! durability `process` it survives kills.
 //!
 //! Method: the real ring over a simulated page cache. Dirty pages reach the medium when synced, or
 //! by themselves at any time; a power cut keeps of each dirty page any 512-byte sectors; a failed
@@ -174,7 +175,7 @@ impl Run {
         let options = Options {
             capacity_bytes: capacity,
             entry_bytes_max: (capacity / 2 - 32).min(1500) as u32,
-            durability: Durability::Disk,
+            durability: if random.one_in(4) { Durability::Process } else { Durability::Disk },
             ..Options::default()
         };
         let mut medium = testing::fresh(u128::from(seed) + 1, capacity);
@@ -211,7 +212,8 @@ impl Run {
     /// One life of the queue: open, check, work, die. Returns how it ended.
     fn life(&mut self) {
         let backing: Arc<dyn Backing> = Arc::<PageCache>::clone(&self.cache);
-        if self.random.one_in(12) {
+        let disk = self.options.durability == Durability::Disk;
+        if disk && self.random.one_in(12) {
             self.cache.disk().failure_in = Some(self.random.below(5));
         }
         let lived = testing::open(backing, &self.options, &self.faults)
@@ -220,7 +222,8 @@ impl Run {
         assert!(matches!(lived, Ok(()) | Err(Error::Io { .. })), "{lived:?}");
         self.cache.disk().failure_in = None;
         // Dropped without a thread, a queue does nothing more: that was the kill.
-        if self.random.one_in(2) {
+        // With durability `process` that is all it promises to survive.
+        if disk && self.random.one_in(2) {
             let seed = self.random.next();
             self.cache = Arc::new(PageCache::new(self.cache.cut(), seed));
         }
