@@ -1,5 +1,7 @@
 //! A front in a test: says what the test tells it to say, with a deadline on everything it waits for.
 
+#![allow(dead_code, reason = "each test uses its part of the script")]
+
 use std::{future::Future, time::Duration};
 
 use forebay_model::{Body, MessageId, SessionId, Timestamp};
