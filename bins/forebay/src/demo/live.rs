@@ -34,6 +34,7 @@ struct Shared {
     connected: AtomicU64,
     events: AtomicU64,
     missed: AtomicU64,
+    uncounted: AtomicU64,
     seen: Mutex<Seen>,
 }
 
@@ -76,6 +77,11 @@ impl LiveClients {
     /// Events that the feed says were left out, because a client was too slow.
     pub(super) fn missed(&self) -> u64 {
         self.shared.missed.load(Ordering::Relaxed)
+    }
+
+    /// How often the feed said that events are no longer held, so that nobody can count them.
+    pub(super) fn uncounted(&self) -> u64 {
+        self.shared.uncounted.load(Ordering::Relaxed)
     }
 
     /// Ends the clients and tells what they have seen.
@@ -131,7 +137,11 @@ async fn follow(url: String, subscription: Subscription, shared: Arc<Shared>) {
                     seqs.push(event.seq.get());
                 }
                 LiveItem::Missed(missed) => {
-                    shared.missed.fetch_add(missed.count.unwrap_or(1), Ordering::Relaxed);
+                    let (counter, by) = match missed.count {
+                        Some(count) => (&shared.missed, count),
+                        None => (&shared.uncounted, 1),
+                    };
+                    counter.fetch_add(by, Ordering::Relaxed);
                 }
                 LiveItem::Snapshot(_) => {}
             }

@@ -158,6 +158,7 @@ impl Demo<'_> {
         fleet.end();
         let undrained = self.wait_drained()?;
         let (live_events, live_missed) = (self.live.events(), self.live.missed());
+        let live_uncounted = self.live.uncounted();
         let seen = self.live.end();
         self.faults.extend(self.tiers.fault()?);
         self.faults.extend(self.tiers.end()?);
@@ -181,6 +182,7 @@ impl Demo<'_> {
             durability: self.durability.as_str(),
             live_events,
             live_missed,
+            live_uncounted,
             live_unstored,
             files: files as u64,
             reread_seconds: began.elapsed().as_secs_f64(),

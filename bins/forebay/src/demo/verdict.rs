@@ -31,6 +31,8 @@ pub(super) struct Outcome {
     pub(super) live_events: u64,
     /// Events that the feed told a client were left out.
     pub(super) live_missed: u64,
+    /// How often it said that events are no longer held, so that nobody can count them.
+    pub(super) live_uncounted: u64,
     /// Events that a live client saw and that are not stored.
     pub(super) live_unstored: u64,
     pub(super) files: u64,
