@@ -333,3 +333,48 @@ fn any_life_stores_each_message_once() {
         life(seed);
     }
 }
+
+/// `cargo test --release -p forebay-middle --lib -- --ignored --nocapture takes_half_a_million`
+#[test]
+#[ignore = "a measurement: run it alone, in release"]
+fn the_collector_takes_half_a_million_entries_a_second() {
+    const FRAMES: u64 = 2000;
+    const ENTRIES: u64 = 200;
+    let dir = tempfile::tempdir().expect("a directory");
+    for devices in [1000, 100_000] {
+        let path = dir.path().join(devices.to_string());
+        let mut middle = Middle::open(&path, 256 * MIB);
+        let number = |n: u64| entry(&format!("device-{:06}", n % devices), n / devices + 1, 215);
+        let frames: Vec<_> = (0..FRAMES)
+            .map(|frame| {
+                let payloads: Vec<_> =
+                    (0..ENTRIES).map(|at| number(frame * ENTRIES + at)).collect();
+                crate::testing::pack(&payloads)
+            })
+            .collect();
+        for pass in ["new", "resent"] {
+            let front = if pass == "new" { FRONT_A } else { FRONT_B };
+            let start = std::time::Instant::now();
+            for (at, (count, body)) in frames.iter().enumerate() {
+                let base = Seq::from_parts(1, at as u64 * ENTRIES + 1);
+                let records = forebay_link::Records::new(base, *count, body).expect("a body");
+                middle.collector.append(front, &records).expect("room");
+            }
+            let seconds = start.elapsed().as_secs_f64();
+            let nanos = seconds * 1e9 / (FRAMES * ENTRIES) as f64;
+            let rate = (FRAMES * ENTRIES) as f64 / seconds;
+            println!("{devices} devices, {pass}: {rate:.0} entries/s, {nanos:.0} ns each");
+        }
+        let dedup = middle.dedup.lock().expect("one thread");
+        let (sessions, bytes) = (dedup.table.sessions(), dedup.table.bytes());
+        println!("{sessions} sessions in {bytes} bytes: {} each", bytes / sessions);
+        drop(dedup);
+        let start = std::time::Instant::now();
+        middle.snapshot(|_| ());
+        println!("snapshot in {:?}", start.elapsed());
+        drop(middle);
+        let start = std::time::Instant::now();
+        drop(Middle::open(&path, 256 * MIB));
+        println!("open in {:?}", start.elapsed());
+    }
+}

@@ -34,7 +34,7 @@ pub(super) struct RingSource {
     /// Average length of an entry, for asking for as many as fit a frame.
     entry_bytes: usize,
     #[cfg(feature = "planted-faults")]
-    commits_before_ack: bool,
+    pub(super) commits_before_ack: bool,
 }
 
 impl RingSource {

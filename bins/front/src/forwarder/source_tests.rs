@@ -148,3 +148,16 @@ fn an_empty_ring_says_where_it_will_go_on() {
     assert!(source.poll_ready(Seq::ZERO, &waker).expect("a ring"));
     assert_eq!(queue.appended().get(), bounds.next.get());
 }
+
+#[cfg(feature = "planted-faults")]
+#[test]
+fn the_planted_fault_commits_what_was_merely_sent() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (queue, mut source, acked) = open(dir.path());
+    append(&queue, 1..=10, 64);
+    source.commits_before_ack = true;
+    let (_, end) = read_all(&mut source, Seq::ZERO, 4096);
+    assert_eq!(source.bounds().expect("a ring").committed, end);
+    assert_eq!(acked.get().get(), 0, "it must not ack to devices as well");
+    assert_eq!(read_all(&mut source, Seq::ZERO, 4096).0, Vec::<u64>::new(), "they are gone");
+}
