@@ -12,7 +12,8 @@ use forebay_queue::floor::Floor;
 use forebay_queue::{Durability, Options, Queue};
 
 #[cfg(feature = "peers")]
-mod queue_peers;
+#[path = "queue/peers.rs"]
+mod peers;
 
 /// Rounds of which the median is taken.
 const ROUNDS: usize = 9;
@@ -162,7 +163,12 @@ fn appends(report: &Report, dir: &Path, place: &str, payload_bytes: usize, ring_
     report.add(&name("floor"), floor_ns, "ns", Goal::None);
     report.add(&name("append"), append_ns / floor_ns, "x floor", goal(Goal::AtMost(1.5)));
     report.add(&name("append_batch(64)"), batch_ns / floor_ns, "x floor", goal(Goal::AtMost(1.2)));
-    report.add(&name("append, read, commit"), read_ns / floor_ns, "x floor", goal(Goal::AtMost(1.9)));
+    report.add(
+        &name("append, read, commit"),
+        read_ns / floor_ns,
+        "x floor",
+        goal(Goal::AtMost(1.9)),
+    );
     report.add(&name("two producers, an append"), two_ns, "ns", goal(Goal::AtMost(140.0)));
     drop(queue);
     let _ = std::fs::remove_dir_all(&ring_dir);
@@ -175,7 +181,8 @@ fn lone_waiter(report: &Report, dir: &Path) {
     let floor_dir = fresh(dir, "floor");
     std::fs::create_dir_all(&floor_dir).expect("directory");
     let mut floor = Floor::create(&floor_dir.join("floor"), 64 << 20).expect("floor");
-    let queue = Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
+    let queue =
+        Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for round in 0..2000 {
         let started = Instant::now();
@@ -197,7 +204,8 @@ fn lone_waiter(report: &Report, dir: &Path) {
 
 /// Threads that append one entry and wait for it; acks a second.
 fn group_commit(report: &Report, dir: &Path, threads: usize, seconds: f64) -> f64 {
-    let queue = Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
+    let queue =
+        Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
     let acked = std::sync::atomic::AtomicU64::new(0);
     let deadline = Instant::now() + Duration::from_secs_f64(seconds);
     std::thread::scope(|scope| {
@@ -231,7 +239,8 @@ fn group_commit(report: &Report, dir: &Path, threads: usize, seconds: f64) -> f6
 
 /// One producer that never waits, a reader that keeps up; durable records a second.
 fn streaming(report: &Report, dir: &Path) -> f64 {
-    let queue = Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
+    let queue =
+        Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
     let mut rates = Vec::new();
     let batch: Vec<[u8; 256]> = vec![[7; 256]; 64];
     let total = 2_000_000 / 64;
@@ -269,7 +278,8 @@ fn streaming(report: &Report, dir: &Path) -> f64 {
 
 /// Latency of appends at a steady rate while the thread syncs behind them.
 fn paced_latency(report: &Report, dir: &Path) {
-    let queue = Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
+    let queue =
+        Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
     let mut reader = queue.reader("bench").expect("reader");
     let (rate, seconds) = (200_000, 5);
     let mut nanos = Vec::with_capacity(rate * seconds);
@@ -346,6 +356,6 @@ fn main() {
         let _ = std::fs::remove_dir_all(&memory);
     }
     #[cfg(feature = "peers")]
-    queue_peers::run(&report, &root);
+    peers::run(&report, &root);
     let _ = std::fs::remove_dir_all(&root);
 }
