@@ -42,7 +42,7 @@ impl Publisher {
             return None;
         }
         let (first, last) = (batch.first(), batch.last());
-        let prev = if self.published == Seq::ZERO || first.follows(self.published) {
+        let prev = if first.follows(self.published) {
             self.published
         } else {
             // Records are gone from between: a subscriber must not take this batch for the next.

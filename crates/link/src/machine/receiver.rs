@@ -279,7 +279,8 @@ impl<P: Clone> Receiver<P> {
         }
         if source.accepted < hello.committed {
             let (after, committed) = (source.accepted, hello.committed);
-            let same_epoch = after.epoch() == committed.epoch();
+            // Epochs begin at 1: what is known of nothing can be counted from there.
+            let same_epoch = after.epoch().max(1) == committed.epoch();
             let lost = same_epoch.then(|| committed.counter() - after.counter());
             let joined = Joined { source: id, after, committed, lost };
             store.joined(&joined);

@@ -168,7 +168,7 @@ impl<P: Clone> Replay<P> {
                 break;
             }
             let (first, last) = (self.batch.first(), self.batch.last());
-            if after != Seq::ZERO && !first.follows(after) {
+            if !first.follows(after) {
                 self.batch.clear();
                 if after == fetch.after {
                     end.resume = Seq::new(first.get() - 1);

@@ -78,7 +78,7 @@ pub enum Report {
         /// To above this number.
         to: Seq,
     },
-    /// An ack of something not sent in this session: ignored, and the session ended.
+    /// An ack of something never sent: ignored, and the session ended.
     AckBeyondSent {
         /// What was acked.
         durable: Seq,
@@ -105,7 +105,7 @@ struct Session {
     /// Nothing at or below it is ever sent again in this session.
     durable: Seq,
     sent: Seq,
-    /// The highest number sent before any step back: what an ack may name at most.
+    /// The highest number sent in this session, whatever steps back came since.
     sent_max: Seq,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
@@ -330,7 +330,8 @@ impl Sender {
         if !session.welcomed {
             return false;
         }
-        if standing.durable > session.sent_max {
+        // What an earlier session sent may become durable only now: it was numbered below `next`.
+        if standing.durable > session.sent_max && standing.durable >= session.bounds.next {
             let (durable, sent) = (standing.durable, session.sent_max);
             self.hold(now, Duration::ZERO, Report::AckBeyondSent { durable, sent });
             return false;

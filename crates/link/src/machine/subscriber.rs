@@ -164,8 +164,9 @@ pub struct Subscriber {
     buffered: usize,
     wanted: bool,
     outstanding: Option<Outstanding>,
-    /// The session was confirmed since records were first said to be gone.
-    confirmed: bool,
+    /// Records up to here were said to be gone: first the session is asked to be confirmed
+    /// (`false`), then it was (`true`).
+    gone: Option<(Seq, bool)>,
     ended: bool,
     actions: VecDeque<Action>,
 }
@@ -191,7 +192,7 @@ impl Subscriber {
             buffered: 0,
             wanted: false,
             outstanding: None,
-            confirmed: false,
+            gone: None,
             ended: false,
             actions: VecDeque::new(),
         }
@@ -421,7 +422,7 @@ impl Subscriber {
                         let (after, pending) = (state.committed, state.pending);
                         self.begin(Opened { queue, after, pending });
                     }
-                    self.confirmed = true;
+                    self.gone = self.gone.map(|(upto, _)| (upto, true));
                     self.wanted = true;
                     self.want_more(now);
                 }
@@ -523,18 +524,25 @@ impl Subscriber {
         }
         self.head = self.head.max(end.head);
         if end.resume > self.position && end.after == self.position {
+            if self.position == Seq::ZERO {
+                // Nothing was promised below the oldest there is.
+                self.position = end.resume;
+                self.wanted = true;
+                return;
+            }
             if let Some(durable) = &mut self.durable
-                && !self.confirmed
+                && self.gone.is_none_or(|(upto, confirmed)| upto < end.resume || !confirmed)
             {
                 // Nothing is reclaimed before its consumer has committed it: if this one has not,
                 // another has, and this session is fenced without knowing it. Ask.
                 if !durable.is_opening() {
                     let frame = durable.open(now, &mut self.random);
                     self.actions.push_back(Action::Send(frame));
+                    self.gone = Some((end.resume, false));
                 }
                 return;
             }
-            self.confirmed = false;
+            self.gone = None;
             let (after, resume) = (self.position, end.resume);
             self.position = resume;
             self.actions.push_back(Action::Yield(FeedEvent::Missed { after, resume }));
@@ -555,7 +563,7 @@ impl Subscriber {
             return false;
         }
         self.buffered += bytes;
-        self.confirmed = false;
+        self.gone = None;
         self.position = batch.last();
         self.head = self.head.max(self.position);
         self.actions.push_back(Action::Yield(FeedEvent::Batch(batch)));
