@@ -83,3 +83,112 @@ impl AckQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        process::Command,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use forebay_queue::{
+        Options,
+        testing::{self, Backing, Mapping, Pace},
+    };
+    use prometheus::Registry;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{
+        config::{Config, Level},
+        devices::Devices,
+        front::{Connections, Front, Phase},
+        metrics::FrontMetrics,
+        tenancy::Policy,
+    };
+
+    /// Memory whose syncs fail once it is told so.
+    struct Failing {
+        map: Mapping,
+        fails: AtomicBool,
+    }
+
+    impl Backing for Failing {
+        fn len_bytes(&self) -> usize {
+            self.map.len_bytes()
+        }
+        fn store(&self, offset: usize, bytes: &[u8]) {
+            self.map.store(offset, bytes);
+        }
+        fn view(&self, offset: usize, len: usize) -> &[u8] {
+            self.map.view(offset, len)
+        }
+        fn sync(&self, _offset: usize, _len: usize) -> io::Result<()> {
+            let fails = self.fails.load(Ordering::Relaxed);
+            if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        }
+    }
+
+    fn core_over(queue: forebay_queue::Queue) -> Core {
+        Core::new(Arc::new(Front {
+            config: Config::default(),
+            rings: vec![Ring::of(queue, Level::Disk)],
+            devices: Devices::new(),
+            policy: Policy::new(true),
+            metrics: FrontMetrics::new(&Registry::new()).expect("a fresh registry"),
+            connections: Connections::default(),
+            phase: watch::Sender::new(Phase::Running),
+            started: Instant::now(),
+        }))
+    }
+
+    /// The watch ends the process, so it is watched from outside.
+    #[test]
+    fn a_failed_sync_ends_the_process_without_another_ack() {
+        let child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "acks::tests::a_child_whose_second_sync_fails"])
+            .args(["--ignored", "--nocapture"])
+            .output()
+            .expect("a child");
+        let (out, error) =
+            (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+        assert_eq!(child.status.code(), Some(1), "{out}{error}");
+        assert!(out.contains("acked 1") && !out.contains("still alive"), "{out}");
+        assert!(error.contains("fatal: the front's ring failed"), "{error}");
+    }
+
+    #[test]
+    #[ignore = "the child of the test above"]
+    fn a_child_whose_second_sync_fails() {
+        const CAPACITY: u64 = 1 << 20;
+        let bytes = usize::try_from(testing::file_bytes(CAPACITY)).expect("small");
+        let map = Mapping::anonymous(bytes).expect("memory");
+        let memory = Arc::new(Failing { map, fails: AtomicBool::new(false) });
+        memory.store(0, &testing::fresh(7, CAPACITY));
+        let options = Options { entry_bytes_max: 1024, ..Options::default() };
+        let queue = testing::open(Arc::clone(&memory) as Arc<dyn Backing>, &options, &[]);
+        let queue = queue.expect("a queue");
+        let core = core_over(queue.clone());
+        let (control, mut pace) = (Arc::new(Control::new()), Pace::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let append = |number| {
+            let seq = core.rings[0].append(1, &[b"entry"]).expect("room");
+            core.acks[0].put(seq, &control, number, Instant::now());
+        };
+        append(1);
+        assert!(core.acks[0].poll_watch(&core.rings[0], &core, &mut cx).is_pending());
+        assert_eq!(control.reached(), 0, "not synced yet");
+        testing::step(&queue, &mut pace, Instant::now()).expect("synced");
+        assert!(core.acks[0].poll_watch(&core.rings[0], &core, &mut cx).is_pending());
+        assert_eq!(control.reached(), 1);
+        println!("acked 1");
+        append(2);
+        assert!(core.acks[0].poll_watch(&core.rings[0], &core, &mut cx).is_pending());
+        memory.fails.store(true, Ordering::Relaxed);
+        let failed = testing::step(&queue, &mut pace, Instant::now());
+        assert!(failed.is_err() && control.reached() == 1);
+        let _ = core.acks[0].poll_watch(&core.rings[0], &core, &mut cx);
+        println!("still alive, acked {}", control.reached());
+    }
+}

@@ -8,16 +8,17 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     net,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{AbortHandle, JoinSet, LocalSet, spawn_local},
@@ -91,7 +92,7 @@ impl Drop for Seat {
 }
 
 impl Core {
-    fn new(front: Arc<Front>) -> Self {
+    pub(crate) fn new(front: Arc<Front>) -> Self {
         let rings = front.rings.clone();
         Self {
             acks: rings.iter().map(|_| AckQueue::default()).collect(),
@@ -194,22 +195,21 @@ async fn serve(
 ) {
     for number in 0..core.rings.len() {
         let core = Rc::clone(&core);
-        spawn_guarded(async move {
-            std::future::poll_fn(|cx| core.acks[number].poll_watch(&core.rings[number], &core, cx))
-                .await;
-        });
+        spawn_guarded(std::future::poll_fn(move |cx| {
+            core.acks[number].poll_watch(&core.rings[number], &core, cx)
+        }));
     }
     let sweeping = Rc::clone(&core);
-    spawn_guarded(async move { sweeping.sweep().await });
+    spawn_guarded(Box::pin(async move { sweeping.sweep().await }));
     let watching = Rc::clone(&core);
-    spawn_guarded(async move { watching.watch_room().await });
+    spawn_guarded(Box::pin(async move { watching.watch_room().await }));
     let arriving = Rc::clone(&core);
-    spawn_guarded(async move { receive(arriving, arrivals).await });
+    spawn_guarded(Box::pin(receive(arriving, arrivals)));
     // The sender lives as long as the front, so that an error says that the front is gone.
     if phase.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
         let draining = Rc::clone(&core);
         let spread = core.front.config.drain.spread.get();
-        spawn_guarded(async move { draining.drain(spread).await });
+        spawn_guarded(Box::pin(async move { draining.drain(spread).await }));
         let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
     }
 }
@@ -249,12 +249,22 @@ async fn receive(core: Rc<Core>, mut arrivals: mpsc::Receiver<Arrival>) {
 }
 
 /// Starts a task of this core; a panic in it ends the process, as one of a thread does.
-pub(crate) fn spawn_guarded(work: impl Future<Output = ()> + 'static) {
-    spawn_local(async move {
-        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-            panicked();
-        }
-    });
+///
+/// Not an async block around `work`: the compiler keeps what is moved into one twice, and there is
+/// one of these for every connection.
+pub(crate) fn spawn_guarded(work: impl Future<Output = ()> + Unpin + 'static) {
+    spawn_local(Guarded(work));
+}
+
+struct Guarded<F>(F);
+
+impl<F: Future<Output = ()> + Unpin> Future for Guarded<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let work = Pin::new(&mut self.0);
+        catch_unwind(AssertUnwindSafe(|| work.poll(cx))).unwrap_or_else(|_| panicked())
+    }
 }
 
 /// A task has panicked; its message is printed already.

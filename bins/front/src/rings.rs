@@ -77,6 +77,19 @@ impl Ring {
         })
     }
 
+    /// A ring over a queue of the test's own.
+    #[cfg(test)]
+    pub(crate) fn of(queue: Queue, level: Level) -> Self {
+        Self {
+            name: "0".to_owned(),
+            queue,
+            acked: Arc::default(),
+            full: Arc::default(),
+            entry_bytes_max: 1024,
+            level,
+        }
+    }
+
     /// Appends all entries or none, as of `time_us`.
     ///
     /// # Errors

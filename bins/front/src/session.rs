@@ -172,14 +172,16 @@ impl<S: Socket> Session<S> {
     }
 
     /// Serves the device until the connection has ended.
-    pub(crate) async fn run(mut self) {
-        std::future::poll_fn(|cx| {
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> + Unpin
+    where
+        S: Unpin,
+    {
+        std::future::poll_fn(move |cx| {
             self.control.register(cx.waker());
             let ended = self.poll(cx);
             self.socket.keep_rest();
             ended
         })
-        .await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
