@@ -9,6 +9,7 @@ mod demo;
 mod descriptors;
 mod node;
 mod process;
+mod queue;
 mod rate;
 mod run;
 mod scrape;
@@ -48,6 +49,8 @@ enum Command {
     Sim(sim::Options),
     /// Follow the live feed from a terminal.
     Tail(tail::Options),
+    /// Look at a queue, live or orphaned; mend or empty one that nobody has open.
+    Queue(queue::Options),
     /// Check or print a configuration.
     Config(config::Options),
     /// Print the version and the protocols.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Storage(options) => Ok(tier::storage(&options)),
         Command::Sim(options) => sim::run(&options),
         Command::Tail(options) => tail::run(&options),
+        Command::Queue(options) => queue::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Version => version::run(),
     };

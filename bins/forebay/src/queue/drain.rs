@@ -1,0 +1,69 @@
+//! `forebay queue drain`: prints what a reader has not committed, and commits it.
+
+use std::{
+    io::{self, BufWriter, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use forebay_queue::{Durability, tools};
+
+use super::{Place, entry};
+use crate::words::thousands;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    place: Place,
+    /// The reader whose entries are taken, as `queue stat` names it.
+    #[arg(long, value_name = "NAME")]
+    reader: String,
+    /// Only say how many there are to take; commit nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(options: &Options) -> Result<ExitCode> {
+    let dir = options.place.queue()?;
+    // A misspelt name would make a new reader, which then holds the space of all entries.
+    let image = tools::Image::open(&dir)?;
+    let readers = image.readers();
+    let reader = readers.iter().find(|reader| reader.name == options.reader);
+    let reader = reader.with_context(|| {
+        let names: Vec<&str> = readers.iter().map(|reader| reader.name.as_str()).collect();
+        format!("no reader {:?}; there are: {}", options.reader, names.join(", "))
+    })?;
+    if options.dry_run {
+        let count = image.entries().filter(|entry| entry.seq > reader.committed).count();
+        println!("{}", thousands(count as u64));
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(!image.is_live(), forebay_queue::Error::Locked { path: dir });
+    drop(image);
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut failed = None;
+    // The level only concerns new entries, and none is appended; a cursor is synced in any case.
+    let level = forebay_queue::Options {
+        durability: Durability::Process,
+        any_filesystem: true,
+        ..forebay_queue::Options::default()
+    };
+    let count = tools::drain(&dir, &level, &options.reader, |one| {
+        let line =
+            if options.place.json { entry::json(one).to_string() } else { entry::words(one) };
+        // Flushed before it counts as taken: what nobody got stays in the queue.
+        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            Ok(()) => true,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        }
+    })?;
+    eprintln!("{} entries drained", thousands(count));
+    match failed {
+        Some(error) => Err(error).context("the rest stays in the queue"),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
