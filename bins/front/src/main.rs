@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         |config: Config, registry, shutdown| {
             let deadline = config.drain.deadline.get();
             let running = forebay_front::start(config, registry, &shutdown)?;
-            shutdown.wait();
+            running.join();
             let drained = running.drain(deadline);
             if !drained.is_complete() {
                 tracing::warn!(entries = drained.entries, "left for the next start");

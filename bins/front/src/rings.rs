@@ -20,6 +20,9 @@ use crate::{
 /// tiny messages grows, as each gets its identity in the ring.
 const BATCH_BYTES: u64 = 256 * 1024;
 
+/// A ring is rounded up to whole pages, of at most this size on any machine.
+const PAGE_BYTES_MAX: u64 = 64 * 1024;
+
 /// One partition's ring. Clones are further producers.
 #[derive(Clone)]
 pub(crate) struct Ring {
@@ -59,6 +62,15 @@ impl Ring {
             entries = recovery.entries, torn_tail = recovery.torn_tail,
             corrupt = recovery.corrupt_ranges, "ring open"
         );
+        let capacity_bytes = queue.stat().capacity_bytes;
+        if capacity_bytes.abs_diff(options.capacity_bytes) >= PAGE_BYTES_MAX {
+            tracing::warn!(
+                partition = name,
+                capacity_bytes,
+                configured_bytes = options.capacity_bytes,
+                "the ring keeps the size it was made with: drain and remove it to change that"
+            );
+        }
         if recovery.corrupt_ranges > 0 {
             tracing::error!(
                 partition = name,

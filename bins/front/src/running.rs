@@ -111,6 +111,7 @@ pub struct Running {
     threads: Vec<JoinHandle<()>>,
     forwarders: Vec<Forwarder>,
     admin: admin::AdminServer,
+    shutdown: Shutdown,
 }
 
 /// Starts a front and returns once devices can connect.
@@ -153,7 +154,9 @@ pub fn start(
     metrics::register_forwarders(registry, &front, &forwarders)?;
     let admin = serve_admin(&front, registry, shutdown)?;
     let addresses = Addresses { ingest, admin: admin.address() };
-    let mut running = Running { addresses, front, threads: Vec::new(), forwarders, admin };
+    let shutdown = shutdown.clone();
+    let mut running =
+        Running { addresses, front, threads: Vec::new(), forwarders, admin, shutdown };
     // From here on an error ends what runs, as `running` is dropped.
     running.start_threads(listener).map_err(StartError::Thread)?;
     tracing::info!(
@@ -294,8 +297,13 @@ impl Running {
         drained
     }
 
+    /// Blocks until the shutdown begins.
+    pub fn join(&self) {
+        self.shutdown.wait();
+    }
+
     /// Ends the front at once: connections drop, the rings keep what the middle has not acked.
-    pub fn join(mut self) {
+    pub fn stop(mut self) {
         self.end();
     }
 

@@ -150,7 +150,7 @@ async fn what_a_front_left_is_forwarded_by_the_next() {
     device.acked(100).await;
     drop(device);
     let Front { running, dir, .. } = front;
-    running.join();
+    running.stop();
     let endpoint = format!("ipc://{}", dir.path().join("middle").display());
     let middle = Middle::start(&endpoint, false);
     let front = Front::in_dir(dir, |config| config.uplink.middle.clone_from(&endpoint));

@@ -163,7 +163,7 @@ async fn a_device_beyond_its_credit_is_slowed_and_then_nacked() {
     greedy.data(12..=20).await;
     greedy.acked_at_last(20).await;
     drop((greedy, modest));
-    front.running.join();
+    front.running.stop();
     let unique: BTreeSet<_> = middle.seqs().into_iter().collect();
     assert_eq!(unique.len(), 30);
     middle.stop();

@@ -134,7 +134,7 @@ impl Front {
 
     /// Ends the front at once and returns what its ring holds.
     pub fn end(self) -> Vec<Stored> {
-        self.running.join();
+        self.running.stop();
         stored(&self.config)
     }
 }
