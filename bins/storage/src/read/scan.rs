@@ -231,7 +231,7 @@ struct Batch<'a> {
     entry: Option<&'a UInt64Array>,
 }
 
-fn typed<'a, A: Array + 'static>(batch: &'a RecordBatch, place: usize) -> Option<&'a A> {
+fn typed<A: Array + 'static>(batch: &RecordBatch, place: usize) -> Option<&A> {
     batch.column_by_name(SCHEMA.field(place).name())?.as_any().downcast_ref::<A>()
 }
 
