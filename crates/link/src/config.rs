@@ -13,13 +13,16 @@ pub struct BindConfig {
     /// Whether an address that is neither loopback nor private may be bound. The peers of these
     /// sockets are not authenticated: off by default.
     pub allow_public: bool,
+    /// Whether TCP connections pass the pump, which checks and bounds what a peer may cost. Off
+    /// only where no other process can connect: the ZeroMQ socket behind it believes what it reads.
+    pub pump: bool,
 }
 
 impl BindConfig {
-    /// Loopback or private addresses only.
+    /// Loopback or private addresses only, behind the pump.
     #[must_use]
     pub fn new(endpoint: impl Into<String>) -> Self {
-        Self { endpoint: endpoint.into(), allow_public: false }
+        Self { endpoint: endpoint.into(), allow_public: false, pump: true }
     }
 }
 

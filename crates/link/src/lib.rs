@@ -21,6 +21,7 @@ mod adapter;
 mod config;
 mod error;
 pub mod machine;
+pub mod pump;
 mod seam;
 
 pub use adapter::{

@@ -4,24 +4,64 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::time::Duration;
 
 use zeromq::Listener;
 
 use crate::config::BindConfig;
 use crate::error::Error;
+use crate::pump::{Pump, PumpConfig, PumpStats, inner_listener};
 
-/// A socket that listens, and where.
+/// Where a socket listens, and the pump before it.
 #[derive(Debug)]
-pub(super) struct Bound {
-    pub(super) listener: Listener,
+pub(super) struct Door {
     /// With the port that was bound.
     pub(super) endpoint: String,
     /// `None` for a Unix socket.
     pub(super) address: Option<SocketAddr>,
+    pump: Option<Pump>,
 }
 
-/// Binds what `config` names.
-pub(super) fn bind(config: &BindConfig) -> Result<Bound, Error> {
+impl Door {
+    /// What the pump has done so far; `None` without one.
+    pub(super) fn pump(&self) -> Option<Arc<PumpStats>> {
+        self.pump.as_ref().map(Pump::stats)
+    }
+
+    /// Lets nobody in any more.
+    pub(super) fn close(&self, deadline: Duration) -> Result<(), Error> {
+        self.pump.as_ref().map_or(Ok(()), |pump| pump.stop(deadline))
+    }
+}
+
+/// Binds what `config` names, with the pump before it: `limits` bounds what a peer may cost.
+///
+/// Gives the door, and the listener for the ZeroMQ socket behind it.
+pub(super) fn open(
+    thread: &str,
+    config: &BindConfig,
+    limits: PumpConfig,
+) -> Result<(Door, Listener), Error> {
+    let Bound { listener, endpoint, address } = bind(config)?;
+    let outer = match listener {
+        Listener::Tcp(outer) if config.pump => outer,
+        listener => return Ok((Door { endpoint, address, pump: None }, listener)),
+    };
+    let failed = |source| Error::Thread { thread: thread.to_owned(), source };
+    let (listener, inner) = inner_listener().map_err(failed)?;
+    let pump = Some(Pump::start(&format!("{thread}-pump"), limits, outer, inner)?);
+    Ok((Door { endpoint, address, pump }, Listener::Ipc(listener)))
+}
+
+#[derive(Debug)]
+struct Bound {
+    listener: Listener,
+    endpoint: String,
+    address: Option<SocketAddr>,
+}
+
+fn bind(config: &BindConfig) -> Result<Bound, Error> {
     let endpoint = config.endpoint.as_str();
     let failed = |reason: String| Error::Bind { endpoint: endpoint.to_owned(), reason };
     if let Some(path) = endpoint.strip_prefix("ipc://") {

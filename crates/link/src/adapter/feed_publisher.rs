@@ -9,14 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_wire::feed::TOPIC;
 use forebay_wire::records::BatchBuilder;
-use zeromq::{PubSocket, Socket, SocketSend, ZmqMessage};
+use zeromq::{Listener, PubSocket, Socket, SocketSend, ZmqMessage};
 
-use crate::adapter::bind::{Bound, bind};
+use crate::adapter::bind::{Door, open};
 use crate::adapter::stats::PublisherStats;
 use crate::adapter::thread::{Clock, Stop, Thread, block_on};
 use crate::config::PublisherConfig;
 use crate::error::{Error, Fault};
 use crate::machine::publisher::Publisher;
+use crate::pump::{PumpConfig, PumpStats};
 use crate::seam::{FeedSource, OnFailure};
 
 /// Publishes a log as it grows, and its head when it does not.
@@ -24,8 +25,7 @@ use crate::seam::{FeedSource, OnFailure};
 pub struct FeedPublisher {
     thread: Thread,
     stats: Arc<PublisherStats>,
-    endpoint: String,
-    address: Option<SocketAddr>,
+    door: Door,
 }
 
 impl FeedPublisher {
@@ -38,14 +38,13 @@ impl FeedPublisher {
         source: impl FeedSource,
         on_failure: OnFailure,
     ) -> Result<Self, Error> {
-        let bound = bind(&config.bind)?;
-        let (endpoint, address) = (bound.endpoint.clone(), bound.address);
+        let (door, listener) = open(&config.thread, &config.bind, PumpConfig::for_publisher())?;
         let stats = Arc::new(PublisherStats::default());
         let (name, shared) = (config.thread.clone(), Arc::clone(&stats));
         let thread = Thread::spawn(&name, on_failure, move |stop| {
-            block_on(&config.thread, run(&config, source, bound, stop, &shared))
+            block_on(&config.thread, run(&config, source, listener, stop, &shared))
         })?;
-        Ok(Self { thread, stats, endpoint, address })
+        Ok(Self { thread, stats, door })
     }
 
     /// What it has done so far.
@@ -57,13 +56,19 @@ impl FeedPublisher {
     /// The endpoint, with the port that was bound.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        &self.door.endpoint
     }
 
     /// The address that was bound; `None` for a Unix socket.
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
-        self.address
+        self.door.address
+    }
+
+    /// What the pump before it has done so far; `None` without one.
+    #[must_use]
+    pub fn pump(&self) -> Option<Arc<PumpStats>> {
+        self.door.pump()
     }
 
     /// Ends the thread.
@@ -71,22 +76,25 @@ impl FeedPublisher {
     /// # Errors
     /// [`Error::Deadline`] if the thread did not end in time: it is left behind.
     pub fn stop(self, deadline: Duration) -> Result<(), Error> {
-        self.thread.stop(deadline)
+        let closed = self.door.close(deadline);
+        self.thread.stop(deadline).and(closed)
     }
 }
 
 async fn run(
     config: &PublisherConfig,
     mut source: impl FeedSource,
-    bound: Bound,
+    listener: Listener,
     mut stop: Stop,
     stats: &PublisherStats,
 ) -> Result<(), Error> {
     let fault = |source: Fault| Error::Queue { thread: config.thread.clone(), source };
-    let Bound { listener, endpoint, .. } = bound;
     let mut socket = PubSocket::new();
     let listening = socket.bind_listener(listener).await;
-    listening.map_err(|error| Error::Bind { endpoint, reason: error.to_string() })?;
+    listening.map_err(|error| Error::Bind {
+        endpoint: config.bind.endpoint.clone(),
+        reason: error.to_string(),
+    })?;
     let (queue, head) = (source.queue(), source.head());
     let mut machine = Publisher::new(queue, rand::random(), head, config.head_every);
     let mut batch = BatchBuilder::new(config.batch_bytes);

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use zeromq::Listener;
 
-use crate::adapter::bind::{Bound, bind};
+use crate::adapter::bind::{Door, open};
 use crate::adapter::router::Router;
 use crate::adapter::stats::ReplayStats;
 use crate::adapter::thread::{Stop, Thread, block_on};
 use crate::config::ReplayConfig;
 use crate::error::{Error, Fault};
 use crate::machine::replay::{Action, Replay, Report};
+use crate::pump::{PumpConfig, PumpStats};
 use crate::seam::{OnFailure, ReplayStore};
 
 /// Serves fetches, and the cursors of durable consumers.
@@ -20,8 +22,7 @@ use crate::seam::{OnFailure, ReplayStore};
 pub struct ReplayServer {
     thread: Thread,
     stats: Arc<ReplayStats>,
-    endpoint: String,
-    address: Option<SocketAddr>,
+    door: Door,
 }
 
 impl ReplayServer {
@@ -34,14 +35,13 @@ impl ReplayServer {
         store: impl ReplayStore,
         on_failure: OnFailure,
     ) -> Result<Self, Error> {
-        let bound = bind(&config.bind)?;
-        let (endpoint, address) = (bound.endpoint.clone(), bound.address);
+        let (door, listener) = open(&config.thread, &config.bind, PumpConfig::for_router())?;
         let stats = Arc::new(ReplayStats::default());
         let (name, shared) = (config.thread.clone(), Arc::clone(&stats));
         let thread = Thread::spawn(&name, on_failure, move |stop| {
-            block_on(&config.thread, run(&config, store, bound, stop, &shared))
+            block_on(&config.thread, run(&config, store, listener, stop, &shared))
         })?;
-        Ok(Self { thread, stats, endpoint, address })
+        Ok(Self { thread, stats, door })
     }
 
     /// What it has done so far.
@@ -53,13 +53,19 @@ impl ReplayServer {
     /// The endpoint, with the port that was bound.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        &self.door.endpoint
     }
 
     /// The address that was bound; `None` for a Unix socket.
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
-        self.address
+        self.door.address
+    }
+
+    /// What the pump before it has done so far; `None` without one.
+    #[must_use]
+    pub fn pump(&self) -> Option<Arc<PumpStats>> {
+        self.door.pump()
     }
 
     /// Ends the thread.
@@ -67,19 +73,20 @@ impl ReplayServer {
     /// # Errors
     /// [`Error::Deadline`] if the thread did not end in time: it is left behind.
     pub fn stop(self, deadline: Duration) -> Result<(), Error> {
-        self.thread.stop(deadline)
+        let closed = self.door.close(deadline);
+        self.thread.stop(deadline).and(closed)
     }
 }
 
 async fn run(
     config: &ReplayConfig,
     mut store: impl ReplayStore,
-    bound: Bound,
+    listener: Listener,
     mut stop: Stop,
     stats: &ReplayStats,
 ) -> Result<(), Error> {
     let fault = |source: Fault| Error::Queue { thread: config.thread.clone(), source };
-    let mut router = Router::new(bound).await?;
+    let mut router = Router::new(listener).await?;
     let mut machine = Replay::<Bytes>::new(config);
     loop {
         let (peer, frame) = tokio::select! {

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use zeromq::{RouterRecvHalf, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+use zeromq::{Listener, RouterRecvHalf, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
-use crate::adapter::bind::Bound;
 use crate::error::Error;
 
 /// Answers between the link and the task that sends them.
@@ -33,13 +32,12 @@ pub(super) type Received = (Bytes, Bytes);
 
 impl Router {
     /// Takes over a bound listener; called within the runtime.
-    pub(super) async fn new(bound: Bound) -> Result<Self, Error> {
-        let Bound { listener, endpoint, .. } = bound;
+    pub(super) async fn new(listener: Listener) -> Result<Self, Error> {
         let mut socket = RouterSocket::new();
-        socket
-            .bind_listener(listener)
-            .await
-            .map_err(|error| Error::Bind { endpoint, reason: error.to_string() })?;
+        socket.bind_listener(listener).await.map_err(|error| Error::Bind {
+            endpoint: "the socket's own listener".to_owned(),
+            reason: error.to_string(),
+        })?;
         let (mut send, recv) = socket.split();
         let (frames, mut queued) = mpsc::channel::<(Bytes, Bytes)>(SEND_QUEUE);
         let sending = tokio::spawn(async move {

@@ -12,19 +12,19 @@ use crate::seam::OnFailure;
 
 /// Time since the link was started: what the machines count in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock(Instant);
+pub(crate) struct Clock(Instant);
 
 impl Clock {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub(super) fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.0.elapsed()
     }
 
     /// Sleeps until `deadline` on this clock; for ever without one.
-    pub(super) async fn sleep_until(&self, deadline: Option<Duration>) {
+    pub(crate) async fn sleep_until(&self, deadline: Option<Duration>) {
         match deadline {
             Some(deadline) => tokio::time::sleep_until((self.0 + deadline).into()).await,
             None => std::future::pending().await,
@@ -34,17 +34,17 @@ impl Clock {
 
 /// Tells a thread to stop.
 #[derive(Debug, Clone)]
-pub(super) struct Stop(watch::Receiver<bool>);
+pub(crate) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
     /// Whether it was told to.
-    pub(super) fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         // A dropped handle stops the thread too.
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
     /// Resolves once it is told to.
-    pub(super) async fn set(&mut self) {
+    pub(crate) async fn set(&mut self) {
         while !self.is_set() {
             if self.0.changed().await.is_err() {
                 return;
@@ -55,7 +55,7 @@ impl Stop {
 
 /// A running thread.
 #[derive(Debug)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     name: String,
     stop: watch::Sender<bool>,
     /// In a lock, so that a handle may be shared between threads.
@@ -64,7 +64,7 @@ pub(super) struct Thread {
 
 impl Thread {
     /// Starts a thread that runs `body` to its end; a fault goes to `on_failure`.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         name: &str,
         on_failure: OnFailure,
         body: impl FnOnce(Stop) -> Result<(), Error> + Send + 'static,
@@ -86,7 +86,7 @@ impl Thread {
     }
 
     /// Tells it to stop and waits for its end.
-    pub(super) fn stop(&self, deadline: Duration) -> Result<(), Error> {
+    pub(crate) fn stop(&self, deadline: Duration) -> Result<(), Error> {
         self.stop.send_replace(true);
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         match ended.recv_timeout(deadline) {
@@ -100,7 +100,7 @@ impl Thread {
 }
 
 /// A runtime for the calling thread alone.
-pub(super) fn runtime(thread: &str) -> Result<Runtime, Error> {
+pub(crate) fn runtime(thread: &str) -> Result<Runtime, Error> {
     Builder::new_current_thread()
         .enable_all()
         .build()
@@ -109,7 +109,7 @@ pub(super) fn runtime(thread: &str) -> Result<Runtime, Error> {
 
 /// Runs a future on a runtime of its own, and lets go of whatever it left behind: a name being
 /// resolved must not hold up the end.
-pub(super) fn block_on<T>(
+pub(crate) fn block_on<T>(
     thread: &str,
     future: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_wire::uplink::NackCode;
+use zeromq::Listener;
 
-use crate::adapter::bind::{Bound, bind};
+use crate::adapter::bind::{Door, open};
 use crate::adapter::router::Router;
 use crate::adapter::stats::ReceiverStats;
 use crate::adapter::thread::{Clock, Stop, Thread, block_on};
 use crate::config::ReceiverConfig;
 use crate::error::{Error, Fault};
 use crate::machine::receiver::{Action, Receiver, Report};
+use crate::pump::{PumpConfig, PumpStats};
 use crate::seam::{EntryStore, OnFailure};
 
 /// Frames taken at one go, before what is durable is acked.
@@ -30,8 +32,7 @@ const TICK_STARVING: Duration = Duration::from_millis(20);
 pub struct UplinkReceiver {
     thread: Thread,
     stats: Arc<ReceiverStats>,
-    endpoint: String,
-    address: Option<SocketAddr>,
+    door: Door,
 }
 
 impl UplinkReceiver {
@@ -44,17 +45,16 @@ impl UplinkReceiver {
         store: impl EntryStore,
         on_failure: OnFailure,
     ) -> Result<Self, Error> {
-        let bound = bind(&config.bind)?;
-        let (endpoint, address) = (bound.endpoint.clone(), bound.address);
+        let (door, listener) = open(&config.thread, &config.bind, PumpConfig::for_router())?;
         let stats = Arc::new(ReceiverStats::default());
         let (name, shared) = (config.thread.clone(), Arc::clone(&stats));
         let thread = Thread::spawn(&name, on_failure, move |stop| {
             let machine = Receiver::new(&config);
             let thread = config.thread.clone();
             let link = Link { thread, store, machine, clock: Clock::start(), stop, stats: shared };
-            block_on(&config.thread, link.run(bound))
+            block_on(&config.thread, link.run(listener))
         })?;
-        Ok(Self { thread, stats, endpoint, address })
+        Ok(Self { thread, stats, door })
     }
 
     /// What it has done so far.
@@ -66,13 +66,19 @@ impl UplinkReceiver {
     /// The endpoint, with the port that was bound.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        &self.door.endpoint
     }
 
     /// The address that was bound; `None` for a Unix socket.
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
-        self.address
+        self.door.address
+    }
+
+    /// What the pump before it has done so far; `None` without one.
+    #[must_use]
+    pub fn pump(&self) -> Option<Arc<PumpStats>> {
+        self.door.pump()
     }
 
     /// Ends the thread; sources keep what was not acked.
@@ -80,7 +86,8 @@ impl UplinkReceiver {
     /// # Errors
     /// [`Error::Deadline`] if the thread did not end in time: it is left behind.
     pub fn stop(self, deadline: Duration) -> Result<(), Error> {
-        self.thread.stop(deadline)
+        let closed = self.door.close(deadline);
+        self.thread.stop(deadline).and(closed)
     }
 }
 
@@ -94,8 +101,8 @@ struct Link<S> {
 }
 
 impl<S: EntryStore> Link<S> {
-    async fn run(mut self, bound: Bound) -> Result<(), Error> {
-        let mut router = Router::new(bound).await?;
+    async fn run(mut self, listener: Listener) -> Result<(), Error> {
+        let mut router = Router::new(listener).await?;
         let mut tick_at = TICK;
         loop {
             let awaits = self.machine.awaits();

@@ -286,7 +286,9 @@ impl World {
             return;
         }
         let range = process.received.iter().take(count).map(|(seq, _)| *seq);
-        let (Some(start), Some(end)) = (range.clone().next(), range.last()) else { return };
+        let (Some(start), Some(end)) = (range.clone().next(), range.clone().next_back()) else {
+            return;
+        };
         process.next_request += 1;
         let id = process.next_request;
         process.stage = Stage::Announcing { id, start, end };
