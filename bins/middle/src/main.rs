@@ -14,7 +14,9 @@ fn main() -> ExitCode {
             let deadline = config.drain.deadline.into();
             let running = start(config, registry, shutdown)?;
             running.join();
-            running.drain(deadline)?;
+            for (consumer, bytes) in running.drain(deadline)?.consumers_behind {
+                tracing::warn!(consumer, bytes, "a consumer has not caught up; the log keeps it");
+            }
             Ok(())
         },
     )

@@ -328,10 +328,16 @@ fn forward(middle: &mut Middle, at: usize, front: &Front, random: &mut SmallRng)
 
 #[test]
 fn any_life_stores_each_message_once() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         println!("seed {seed}");
         life(seed);
     }
+}
+
+/// This thread's CPU time: other work on the machine does not count.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    stat.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).expect("a number") / 1e9
 }
 
 /// `cargo test --release -p forebay-middle --lib -- --ignored --nocapture takes_half_a_million`
@@ -354,16 +360,18 @@ fn the_collector_takes_half_a_million_entries_a_second() {
             .collect();
         for pass in ["new", "resent"] {
             let front = if pass == "new" { FRONT_A } else { FRONT_B };
-            let start = std::time::Instant::now();
+            let start = cpu_seconds();
             for (at, (count, body)) in frames.iter().enumerate() {
                 let base = Seq::from_parts(1, at as u64 * ENTRIES + 1);
                 let records = forebay_link::Records::new(base, *count, body).expect("a body");
                 middle.collector.append(front, &records).expect("room");
             }
-            let seconds = start.elapsed().as_secs_f64();
+            let seconds = cpu_seconds() - start;
             let nanos = seconds * 1e9 / (FRAMES * ENTRIES) as f64;
             let rate = (FRAMES * ENTRIES) as f64 / seconds;
-            println!("{devices} devices, {pass}: {rate:.0} entries/s, {nanos:.0} ns each");
+            println!(
+                "{devices} devices, {pass}: {rate:.0} entries/s of a core, {nanos:.0} ns each"
+            );
         }
         let dedup = middle.dedup.lock().expect("one thread");
         let (sessions, bytes) = (dedup.table.sessions(), dedup.table.bytes());

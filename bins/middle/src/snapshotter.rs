@@ -87,11 +87,11 @@ pub(crate) struct Pace {
     pub source_retention: u32,
 }
 
-/// The running thread.
+/// The running thread. Dropped, it takes a last snapshot and ends.
 #[derive(Debug)]
 pub(crate) struct Snapshotter {
     bell: Arc<Bell>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Work {
@@ -151,14 +151,17 @@ impl Snapshotter {
         let told = Arc::clone(&bell);
         let mut work = Work { snapshots, log, reader, dedup, clock, bell, pace, metrics, last };
         let thread = forebay_ops::thread::spawn("dedup", move || work.run())?;
-        Ok(Self { bell: told, thread })
+        Ok(Self { bell: told, thread: Some(thread) })
     }
+}
 
-    /// Takes a last snapshot and ends the thread. Blocks for as long as that takes.
-    pub(crate) fn stop(self) {
+impl Drop for Snapshotter {
+    fn drop(&mut self) {
         self.bell.stop();
-        // A panic of the thread has ended the process already.
-        let _ = self.thread.join();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has ended the process already.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -216,12 +216,9 @@ impl Running {
         }
         stopped("feed", self.publisher.stop(STOP_TIMEOUT));
         stopped("fetch", self.replay.stop(STOP_TIMEOUT));
-        self.snapshotter.stop();
+        drop(self.snapshotter);
         drop(self.admin);
         let drained = Drained { consumers_behind: consumers_behind(&self.log, end) };
-        for (consumer, bytes) in &drained.consumers_behind {
-            tracing::warn!(consumer, bytes, "a consumer has not caught up; the log keeps it");
-        }
         let log = Queue::clone(&self.log);
         drop(self.log);
         log.close()?;
