@@ -123,14 +123,17 @@ fn a_subscriber_that_reads_nothing_is_closed_and_the_others_go_on() {
                 other => panic!("{other:?}"),
             }
         }
-        // What the log holds is not what is measured.
-        log.lock().entries.clear();
+        // What the log holds is not what is measured: the last one is enough to go on from.
+        let mut contents = log.lock();
+        let before = contents.entries.len() - 1;
+        contents.entries.drain(..before);
+        drop(contents);
         closed = publisher.pump().unwrap().behind.get() == 1;
         if closed {
             break;
         }
     }
-    assert!(closed, "it was never closed");
+    assert!(closed, "it was never closed: {:?}", publisher.pump());
     good.stop(STOP).unwrap();
     publisher.stop(STOP).unwrap();
     replay.stop(STOP).unwrap();
