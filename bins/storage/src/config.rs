@@ -139,8 +139,9 @@ impl Default for Lake {
             dead_letters: "forebay-data/storage/dead-letters".into(),
             consumer: "lake".to_owned(),
             flush: Flush::default(),
-            // 80 ms at 370,000 messages of 256 B a second: a range is encoded in less.
-            buffer: ByteSize::mib(8),
+            // 40 ms at 370,000 messages of 256 B a second, on top of the range that is filled while
+            // another is written.
+            buffer: ByteSize::mib(4),
         }
     }
 }
@@ -151,7 +152,7 @@ impl Default for Lake {
 pub struct Flush {
     /// Rows.
     pub rows: usize,
-    /// Bytes the rows take in memory; up to three ranges are held.
+    /// Bytes the rows take in memory; two ranges are held, one being filled, one being written.
     pub held: ByteSize,
     /// Bytes its entries take in the middle's ring: a quarter of the ring.
     pub outstanding: ByteSize,
@@ -162,9 +163,11 @@ pub struct Flush {
 impl Default for Flush {
     fn default() -> Self {
         Self {
-            // 9 MB of rows, up to three times; a file of some hundred KiB to 3 MiB.
+            // 9 MB of rows; a file of some hundred KiB to 3 MiB.
             rows: 131_072,
-            held: ByteSize::mib(16),
+            // Texts and payloads count too: with two ranges and an encoded one the tier stays below
+            // 60 MB of private memory at full rate.
+            held: ByteSize::mib(8),
             // A quarter of the middle's default ring of 256 MiB.
             outstanding: ByteSize::mib(64),
             // 360 files an hour at least while data comes; queries see younger rows in memory.

@@ -83,6 +83,29 @@ impl Rows {
         }
     }
 
+    /// Makes room for so many rows and bytes of text at once.
+    ///
+    /// Pages that are never touched cost nothing, and a batch that grows by doubling would hold up
+    /// to twice what it needs.
+    pub fn reserve(&mut self, rows: usize, text_bytes: usize) {
+        let MessageColumns { tenant, device, session, seq, received_us, entry } = &mut self.message;
+        tenant.reserve(rows);
+        device.reserve(rows);
+        session.reserve(rows);
+        seq.reserve(rows);
+        received_us.reserve(rows);
+        entry.reserve(rows);
+        let ReadingColumns { message, index, key, kind, value, label, time_us } = &mut self.reading;
+        message.reserve(rows);
+        index.reserve(rows);
+        key.reserve(rows);
+        kind.reserve(rows);
+        value.reserve(rows);
+        label.reserve(rows);
+        time_us.reserve(rows);
+        self.text.reserve(text_bytes);
+    }
+
     /// Decodes one canonical entry and appends its rows.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ use crate::{
     rows::{RowView, Rows},
 };
 
-/// Ranges closed and not stored: one being written, one ready behind it.
-const SEALED_MAX: usize = 2;
+/// Ranges closed and not stored: the one being written, while the next is filled.
+const SEALED_MAX: usize = 1;
 
 /// When an open range is closed: at the first of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,18 @@ pub struct Limits {
     pub outstanding_bytes: u64,
     /// Time since its first entry was read.
     pub age: Duration,
+}
+
+impl Limits {
+    /// An empty batch with room for a range.
+    fn room(&self, queue: QueueId) -> Rows {
+        // Limits of a test may be astronomic.
+        const ROWS_MAX: usize = 1 << 20;
+        const TEXT_BYTES_MAX: usize = 64 << 20;
+        let mut rows = Rows::new(queue);
+        rows.reserve(self.rows.min(ROWS_MAX), self.held_bytes.min(TEXT_BYTES_MAX));
+        rows
+    }
 }
 
 /// The ranges of one sink.
@@ -75,7 +87,7 @@ impl RangeBuffer {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let state = State {
-            open: Rows::new(QueueId::new(0)),
+            open: limits.room(QueueId::new(0)),
             open_meta: Meta::default(),
             sealed: VecDeque::new(),
             spare: None,
@@ -142,7 +154,7 @@ impl RangeBuffer {
             return true;
         }
         let queue = state.open.queue();
-        let next = state.spare.take().unwrap_or_else(|| Rows::new(queue));
+        let next = state.spare.take().unwrap_or_else(|| self.limits.room(queue));
         let rows = std::mem::replace(&mut state.open, next);
         state.open.clear(queue);
         let meta = std::mem::take(&mut state.open_meta);
