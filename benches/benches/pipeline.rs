@@ -1,0 +1,286 @@
+//! The whole path on one machine: simulated devices, front, middle, storage, Parquet lake.
+//!
+//! `cargo bench -p forebay-benches --bench pipeline [-- --json --seconds 10 --devices 200 --dir D]`
+//!
+//! Messages of 256 bytes in CBOR over real WebSockets, each durability level, windows of 1 and 64
+//! messages a device. The rate is from the first message sent to the last one stored, so nothing
+//! that is still queued counts. CPU time is that of the whole process without the fleet's threads:
+//! all three tiers. Each run ends with a comparison of what was acknowledged with what is stored;
+//! a figure of a run that lost or doubled anything is worth nothing, and the bench fails.
+//!
+//! What it cannot show: a network, and disks with another cost of a sync.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use forebay_fleet::{
+    checker::{Checker, lake},
+    fleet::{Fleet, Plan},
+    journal::Journal,
+    latency::Summary,
+    script::Script,
+    series::builtin,
+};
+use forebay_ops::{Shutdown, logs};
+use prometheus::Registry;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+const MESSAGE_BYTES: usize = 256;
+const END_WITHIN: Duration = Duration::from_secs(60);
+/// How often a queue that empties is looked at, and memory.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// What a Kafka/MQTT design of the same shape reported on three machines of two CPUs each.
+const KAFKA_MQTT_PER_SECOND: f64 = 370.0;
+
+struct Options {
+    seconds: f64,
+    devices: u32,
+    dir: Option<PathBuf>,
+    json: bool,
+}
+
+/// One line of the table.
+#[derive(Serialize)]
+struct Figures {
+    durability: &'static str,
+    window: u32,
+    devices: u32,
+    message_bytes: usize,
+    messages: u64,
+    messages_per_second: f64,
+    tiers_cpu_seconds_per_million: f64,
+    fleet_cpu_seconds_per_million: f64,
+    ack_p50_us: u64,
+    ack_p99_us: u64,
+    /// Largest private memory of the process, fleet included.
+    rss_anon_mib: f64,
+    times_kafka_mqtt: f64,
+}
+
+fn main() -> Result<()> {
+    logs::init_with(logs::Format::Text, "error")?;
+    let options = options()?;
+    let mut all = Vec::new();
+    if !options.json {
+        println!(
+            "{:<10} {:>6} {:>10} {:>12} {:>14} {:>14} {:>9} {:>9} {:>9}",
+            "durability",
+            "window",
+            "messages",
+            "messages/s",
+            "tiers CPU s/M",
+            "fleet CPU s/M",
+            "ack p50",
+            "ack p99",
+            "RssAnon"
+        );
+    }
+    for durability in ["process", "disk"] {
+        for window in [1, 64] {
+            let figures = measure(&options, durability, window)?;
+            if !options.json {
+                println!(
+                    "{:<10} {:>6} {:>10} {:>12.0} {:>14.2} {:>14.2} {:>6} us {:>6} us {:>5.0} MiB",
+                    figures.durability,
+                    figures.window,
+                    figures.messages,
+                    figures.messages_per_second,
+                    figures.tiers_cpu_seconds_per_million,
+                    figures.fleet_cpu_seconds_per_million,
+                    figures.ack_p50_us,
+                    figures.ack_p99_us,
+                    figures.rss_anon_mib,
+                );
+            }
+            all.push(figures);
+        }
+    }
+    if options.json {
+        println!("{}", serde_json::to_string(&all)?);
+    } else {
+        let best = all.iter().map(|figures| figures.messages_per_second).fold(0.0, f64::max);
+        println!(
+            "a Kafka/MQTT design of the same shape on three 2-CPU machines reported \
+             {KAFKA_MQTT_PER_SECOND} messages/s: {:.0} times that here",
+            best / KAFKA_MQTT_PER_SECOND
+        );
+    }
+    Ok(())
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options { seconds: 5.0, devices: 200, dir: None, json: false };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            // Cargo says what it runs.
+            "--bench" => {}
+            "--json" => options.json = true,
+            "--seconds" => options.seconds = value()?.parse()?,
+            "--devices" => options.devices = value()?.parse()?,
+            "--dir" => options.dir = Some(value()?.into()),
+            other => bail!("unknown argument {other}"),
+        }
+    }
+    Ok(options)
+}
+
+/// All tiers in this process.
+struct Tiers {
+    shutdown: Shutdown,
+    front: forebay_front::Running,
+    middle: forebay_middle::Running,
+    storage: forebay_storage::Running,
+    registries: [Registry; 2],
+}
+
+impl Tiers {
+    fn start(dir: &Path, durability: &str) -> Result<Self> {
+        let any = "127.0.0.1:0".parse()?;
+        let shutdown = Shutdown::new();
+        let registries = [Registry::new(), Registry::new()];
+        let mut middle = forebay_middle::Config::default();
+        for listen in [&mut middle.uplink.listen, &mut middle.feed.listen, &mut middle.fetch.listen]
+        {
+            *listen = "tcp://127.0.0.1:0".to_owned();
+        }
+        middle.admin.address = any;
+        middle.queue.dir = dir.join("middle");
+        let mut front = forebay_front::Config::default();
+        front.listen.address = any;
+        front.admin.address = any;
+        front.queue.dir = dir.join("front");
+        if durability == "process" {
+            front.ack.level = forebay_front::config::Level::Process;
+            front.queue.any_filesystem = true;
+            middle.queue.durability = forebay_middle::Durability::Process;
+            middle.queue.any_filesystem = true;
+        }
+        let middle = forebay_middle::start(middle, &registries[1], shutdown.clone())?;
+        let addresses = middle.addresses();
+        front.uplink.middle = addresses.uplink.clone();
+        let mut storage = forebay_storage::Config::default();
+        storage.middles[0].feed = addresses.feed.clone();
+        storage.middles[0].fetch = addresses.fetch.clone();
+        storage.http.address = any;
+        storage.admin.address = any;
+        storage.lake.dir = dir.join("lake");
+        storage.lake.dead_letters = dir.join("dead-letters");
+        storage.lake.flush.age = forebay_ops::Duration::from_secs(1);
+        storage.last.snapshot = dir.join("last.jsonl");
+        let storage = forebay_storage::start(storage, &Registry::new(), shutdown.clone())?;
+        let front = forebay_front::start(front, &registries[0], &shutdown)?;
+        Ok(Self { shutdown, front, middle, storage, registries })
+    }
+
+    /// Whether everything acknowledged is stored: nothing waits in the front, then in the middle.
+    fn is_empty(&self) -> bool {
+        let [front, middle] = &self.registries;
+        gauge(front, "forebay_front_queue_entries") == 0.0
+            && gauge(middle, "forebay_middle_consumer_lag_bytes") == 0.0
+    }
+
+    fn end(self) -> Result<()> {
+        self.shutdown.begin("measured");
+        let front = self.front.drain(END_WITHIN);
+        ensure!(front.is_complete(), "the front still held {} entries", front.entries);
+        let _ = self.storage.drain(END_WITHIN);
+        let middle = self.middle.drain(END_WITHIN)?;
+        ensure!(middle.consumers_behind.is_empty(), "left: {:?}", middle.consumers_behind);
+        Ok(())
+    }
+}
+
+/// The sum of a gauge over its labels.
+fn gauge(registry: &Registry, name: &str) -> f64 {
+    registry
+        .gather()
+        .iter()
+        .filter(|family| family.name() == name)
+        .flat_map(|family| family.get_metric())
+        .map(|metric| metric.get_gauge().get_value())
+        .sum()
+}
+
+fn measure(options: &Options, durability: &'static str, window: u32) -> Result<Figures> {
+    let folder = match &options.dir {
+        Some(dir) => tempfile::tempdir_in(dir)?,
+        None => tempfile::tempdir()?,
+    };
+    let tiers = Tiers::start(folder.path(), durability)?;
+    let script = Arc::new(Script::new(builtin(), MESSAGE_BYTES, 1));
+    let journal = Arc::new(Journal::default());
+    let plan = Plan {
+        fronts: vec![format!("ws://{}", tiers.front.addresses().ingest)],
+        devices: options.devices,
+        rate: None,
+        window,
+        ..Plan::default()
+    };
+    let cpu_before = cpu();
+    let started = Instant::now();
+    let fleet = Fleet::start(plan, Arc::clone(&script), Arc::clone(&journal))?;
+    let mut rss: f64 = 0.0;
+    while started.elapsed().as_secs_f64() < options.seconds {
+        std::thread::sleep(LOOK_EVERY);
+        rss = rss.max(rss_anon_mib());
+    }
+    fleet.stop_sending();
+    ensure!(fleet.wait_acked(END_WITHIN), "acks are missing");
+    while !tiers.is_empty() {
+        ensure!(started.elapsed().as_secs_f64() < options.seconds + 60.0, "queues do not empty");
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let Summary { p50_us, p99_us, .. } = fleet.latency();
+    let spent = cpu() - cpu_before;
+    let ending = fleet.end();
+    tiers.end()?;
+    let records = journal.records();
+    let mut checker = Checker::new(&script, &records);
+    lake::read(&folder.path().join("lake"), &mut checker)?;
+    let verdict = checker.finish();
+    ensure!(
+        verdict.is_clean() && verdict.stored == ending.totals.acked,
+        "the store is not what was acknowledged: {verdict:#?}"
+    );
+    let messages = ending.totals.acked;
+    let millions = messages as f64 / 1e6;
+    let messages_per_second = messages as f64 / seconds;
+    Ok(Figures {
+        durability,
+        window,
+        devices: options.devices,
+        message_bytes: MESSAGE_BYTES,
+        messages,
+        messages_per_second,
+        tiers_cpu_seconds_per_million: (spent - ending.cpu_seconds) / millions,
+        fleet_cpu_seconds_per_million: ending.cpu_seconds / millions,
+        ack_p50_us: p50_us,
+        ack_p99_us: p99_us,
+        rss_anon_mib: rss,
+        times_kafka_mqtt: messages_per_second / KAFKA_MQTT_PER_SECOND,
+    })
+}
+
+/// CPU seconds of this process so far.
+fn cpu() -> f64 {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
+}
+
+/// Private memory of this process.
+fn rss_anon_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
