@@ -9,7 +9,7 @@ use std::{
 
 use forebay_link::{BatchBuilder, EntryStore, QueueId, Records, ReplayStore, Seq, StoreError};
 use forebay_model::{Body, Message, MessageId, Reading, SessionId, Timestamp, Value};
-use forebay_queue::{Options, Queue, Reader, Seq as LogSeq};
+use forebay_queue::{Durability, Options, Queue, Reader, Seq as LogSeq};
 use forebay_wire::{entry, feed::Stored};
 use prometheus::Registry;
 
@@ -90,7 +90,13 @@ impl Log for LogOf {
 impl Middle {
     /// Opens what is in `dir`, as a start does.
     pub(crate) fn open(dir: &Path, capacity_bytes: u64) -> Self {
+        Self::open_at(dir, capacity_bytes, Durability::Disk)
+    }
+
+    /// The same, at a level of durability.
+    pub(crate) fn open_at(dir: &Path, capacity_bytes: u64, durability: Durability) -> Self {
         let options = Options {
+            durability,
             capacity_bytes,
             entry_bytes_max: 64 << 10,
             any_filesystem: true,
