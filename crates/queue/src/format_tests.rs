@@ -1,3 +1,5 @@
+//! The format keeps its promise: what is encoded decodes; what is damaged or misplaced is refused.
+
 use super::*;
 
 fn block() -> SuperBlock {

@@ -1,3 +1,5 @@
+//! The tools on queues that are sound, damaged, live and orphaned.
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
