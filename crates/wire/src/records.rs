@@ -6,9 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::frame::{
-    BODY_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at,
-};
+use crate::frame::{BODY_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at};
 use crate::{QueueId, Seq};
 
 /// Bytes before each payload: its length (u32) and its time (u64, microseconds since 1970).

@@ -7,11 +7,13 @@
 
 pub mod connection;
 mod durable;
+mod following;
 pub mod publisher;
 mod random;
 pub mod receiver;
 pub mod replay;
 pub mod sender;
+mod stash;
 pub mod subscriber;
 
 pub use random::Random;

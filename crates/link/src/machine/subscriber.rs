@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_wire::feed::{Data, End, Feed, Fetch};
-use forebay_wire::frame::FrameError;
 use forebay_wire::records::RecordBatch;
 use forebay_wire::uplink::{Ping, RefuseCode};
 use forebay_wire::{QueueId, Seq};
@@ -23,128 +22,17 @@ use crate::config::{Start, SubscriberConfig};
 use crate::machine::Random;
 use crate::machine::connection::{Connection, Due, Timing};
 use crate::machine::durable::{Durable, Told};
+use crate::machine::stash::Stash;
 use crate::seam::{FeedEvent, Opened};
 
 pub use crate::machine::durable::{Request, RequestId};
+use crate::machine::following::Outstanding;
+pub use crate::machine::following::{Action, Ending, Report};
 
 /// Most bytes asked for in one fetch.
 const FETCH_BYTES_MAX: usize = 1024 * 1024;
 /// How long a fetch or a request may go without an answer before it is made again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-
-/// What the machine wants done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Build a SUB socket, in place of any other; then `feed_connected` or `feed_lost`.
-    ConnectFeed,
-    /// Drop the SUB socket.
-    DropFeed,
-    /// Build a DEALER socket, in place of any other; then `fetch_connected` or `fetch_lost`.
-    ConnectFetch,
-    /// Drop the DEALER socket.
-    DropFetch,
-    /// Send a frame over the DEALER.
-    Send(Bytes),
-    /// Hand an event to the reader; its bytes count as buffered until `taken`.
-    Yield(FeedEvent),
-    /// A request is done: durable, or refused with the reason.
-    Finished(RequestId, Result<(), String>),
-    /// No event will come any more, and no request is done.
-    End(Ending),
-    /// Something worth a log line or a counter.
-    Report(Report),
-}
-
-/// Why it ends by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// A newer session of the same consumer has taken over.
-    Fenced,
-    /// The middle does not know the consumer, or refuses this version.
-    Refused(String),
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
-    /// A published batch showed that something before it is missing.
-    Gap {
-        /// The last number yielded.
-        position: Seq,
-        /// The number before the batch.
-        prev: Seq,
-    },
-    /// A batch was dropped for want of room.
-    Dropped,
-    /// Records that were fetched, not published, were yielded.
-    Fetched {
-        /// How many, at most: those of a batch that were not known yet.
-        records: u32,
-    },
-    /// The feed was silent too long.
-    FeedSilent,
-    /// The fetch connection was silent too long.
-    FetchSilent,
-    /// The middle's log is another one than before.
-    QueueChanged {
-        /// Its id.
-        queue: QueueId,
-    },
-    /// A frame that made no sense.
-    Malformed(FrameError),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Outstanding {
-    session: u64,
-    since: Duration,
-}
-
-/// Published records that wait for what comes before them.
-#[derive(Debug, Default)]
-struct Stash {
-    batches: VecDeque<(Seq, RecordBatch)>,
-    bytes: usize,
-}
-
-impl Stash {
-    fn last(&self) -> Option<Seq> {
-        self.batches.back().map(|(_, batch)| batch.last())
-    }
-
-    fn push(&mut self, prev: Seq, batch: RecordBatch, bytes_max: usize) {
-        if let Some(last) = self.last() {
-            if batch.last() <= last {
-                return;
-            }
-            if prev > last {
-                // A gap within the stash: what a fetch brings next will reach the new part, or
-                // not; keep the newest, which joins with what is published from now on.
-                self.clear();
-            }
-        }
-        self.bytes += batch.bytes_len();
-        self.batches.push_back((prev, batch));
-        while self.bytes > bytes_max && self.batches.len() > 1 {
-            if let Some((_, dropped)) = self.batches.pop_front() {
-                self.bytes -= dropped.bytes_len();
-            }
-        }
-    }
-
-    fn pop(&mut self) -> Option<(Seq, RecordBatch)> {
-        let popped = self.batches.pop_front();
-        if let Some((_, batch)) = &popped {
-            self.bytes -= batch.bytes_len();
-        }
-        popped
-    }
-
-    fn clear(&mut self) {
-        self.batches.clear();
-        self.bytes = 0;
-    }
-}
 
 /// The reading end.
 #[derive(Debug)]

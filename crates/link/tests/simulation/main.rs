@@ -10,7 +10,10 @@
 
 mod check;
 mod disk;
+mod event;
 mod fault;
+mod front;
+mod middle;
 mod named;
 mod network;
 mod process;

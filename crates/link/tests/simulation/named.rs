@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use forebay_link::Seq;
 
+use crate::event::{Crash, Event};
 use crate::fault::Fault;
 use crate::network::Weather;
-use crate::world::{Client, Crash, Event, Shape, World};
+use crate::world::{Client, Shape, World};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

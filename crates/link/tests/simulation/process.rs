@@ -12,8 +12,9 @@ use forebay_link::{FeedEvent, Pending, QueueId, Seq, SubscriberConfig};
 use forebay_wire::feed::Stored;
 
 use crate::disk::message_of;
+use crate::event::Event;
 use crate::network::ConnectionId;
-use crate::world::{Agent, Client, Event, World};
+use crate::world::{Agent, Client, World};
 
 /// A store that consumers of one name write to; it never fails and never forgets.
 #[derive(Debug, Default)]

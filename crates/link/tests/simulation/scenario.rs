@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use forebay_link::machine::Random;
 
+use crate::event::{Crash, Event};
 use crate::fault::Fault;
 use crate::network::Weather;
-use crate::world::{Agent, Client, Crash, Event, Shape, World};
+use crate::world::{Agent, Client, Shape, World};
 
 /// Runs the scenario of `seed` to its end.
 pub(crate) fn run(seed: u64, fault: Fault) -> World {
