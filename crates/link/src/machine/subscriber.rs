@@ -52,8 +52,7 @@ pub struct Subscriber {
     buffered: usize,
     wanted: bool,
     outstanding: Option<Outstanding>,
-    /// Records up to here were said to be gone: first the session is asked to be confirmed
-    /// (`false`), then it was (`true`).
+    /// Records up to here were said to be gone; whether the session was confirmed since.
     gone: Option<(Seq, bool)>,
     ended: bool,
     actions: VecDeque<Action>,
@@ -164,9 +163,8 @@ impl Subscriber {
 
     /// The SUB socket is there and subscribed.
     pub fn feed_connected(&mut self, now: Duration) {
+        // What was published before the subscription took effect: the next head tells of it.
         self.feed.connected(now);
-        // Whatever was published before the subscription took effect must be fetched; the head
-        // that comes within 100 ms tells.
     }
 
     /// The SUB socket is gone, or could not be built.
