@@ -403,8 +403,10 @@ impl Ring {
             Step::BadPayload { head, next } => {
                 (mark.position, Mark { position: next, seq: head.seq })
             }
+            // From the boundary and not from `at`, as recovery does: with a filler between them
+            // the same damage would otherwise be counted twice.
             Step::BadHead { at } => {
-                (at, Mark { position: self.log().resume(at, end), seq: mark.seq })
+                (mark.position, Mark { position: self.log().resume(at, end), seq: mark.seq })
             }
             Step::Entry { .. } | Step::Gap { .. } | Step::End => return mark,
         };
