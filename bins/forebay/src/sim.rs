@@ -134,7 +134,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(folder) = &options.verify {
         report.verify = Some(verify(folder, &script, &journal)?);
     }
-    let clean = report.unacked == 0 && report.verify.as_ref().is_none_or(Verdict::is_clean);
+    // Nothing acknowledged proves nothing.
+    let clean = report.acked > 0
+        && report.unacked == 0
+        && report.verify.as_ref().is_none_or(Verdict::is_clean);
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -133,7 +133,7 @@ fn storm(kills: usize, victims: &[usize], planted: Option<&'static str>) -> Resu
     let progress = fleet.progress();
     let fleet_acked = fleet.end().totals.acked;
     ensure!(acked, "acks are missing after {ACKED_WITHIN:?}: {progress:?}");
-    tiers.wait_drained();
+    tiers.wait_drained()?;
     // A client that waits for its next try to connect still has events to come.
     let end = Instant::now() + SHOWN_WITHIN;
     let told = || live.events() + live.missed() >= fleet_acked || live.uncounted() > 0;

@@ -54,7 +54,9 @@ impl Outcome {
 
     /// Whether every acknowledged message is stored exactly once, and nothing is left on the way.
     pub(super) fn is_clean(&self) -> bool {
-        self.verdict.is_clean()
+        // Nothing acknowledged proves nothing.
+        self.verdict.acked > 0
+            && self.verdict.is_clean()
             && self.verdict.acked == self.verdict.stored
             && self.unacked == 0
             && self.undrained == 0

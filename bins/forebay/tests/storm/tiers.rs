@@ -5,10 +5,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use forebay_testkit::{Child, Port, wait_until};
 
 use super::scrape;
@@ -21,6 +21,9 @@ pub(crate) const STORAGE: usize = FRONTS + 1;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const ENTRIES: &str = "forebay_front_queue_entries";
+const LAG: &str = "forebay_middle_consumer_lag_bytes";
 const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// All tiers; those that are killed at the moment have no child.
@@ -136,14 +139,24 @@ impl Tiers {
 
     /// Waits until the fronts hold nothing that the middle has not, and the middle nothing that
     /// the lake has not.
-    pub(crate) fn wait_drained(&self) {
-        let is_zero = |at, name| {
-            scrape::metrics(self.admin(at)).and_then(|page| page.sum(name, &[])) == Some(0.0)
-        };
-        wait_until("all queues are empty", DRAINED_WITHIN, || {
-            (0..FRONTS).all(|at| is_zero(at, "forebay_front_queue_entries"))
-                && is_zero(MIDDLE, "forebay_middle_consumer_lag_bytes")
-        });
+    pub(crate) fn wait_drained(&self) -> Result<()> {
+        let end = Instant::now() + DRAINED_WITHIN;
+        loop {
+            let held: Vec<Option<f64>> = (0..=MIDDLE)
+                .map(|at| {
+                    let name = if at == MIDDLE { LAG } else { ENTRIES };
+                    scrape::metrics(self.admin(at))?.sum(name, &[])
+                })
+                .collect();
+            if held.iter().all(|held| *held == Some(0.0)) {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let pages = [MIDDLE, STORAGE].map(|at| scrape::metrics(self.admin(at)));
+                bail!("after {DRAINED_WITHIN:?} {NAMES:?} still hold {held:?}: {pages:#?}");
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Ends every tier with SIGTERM, in the order in which they need each other.

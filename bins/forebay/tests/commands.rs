@@ -1,0 +1,186 @@
+//! `forebay run`, `sim`, `tail` and `config` against one another, as they are typed.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use forebay_testkit::{Child, Port, wait_until};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn forebay(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    forebay(arguments).output().unwrap()
+}
+
+/// A configuration of all tiers below `dir`: its ports for devices and for readers, and its text.
+fn node(dir: &Path, ports: &[Port]) -> String {
+    let port = |at: usize| ports[at].number();
+    let dir = dir.display();
+    format!(
+        "[front]\nlisten.address = \"127.0.0.1:{}\"\nadmin.address = \"127.0.0.1:{}\"\n\
+         ack.level = \"process\"\nqueue.dir = \"{dir}/front\"\nqueue.capacity = \"4MiB\"\n\
+         queue.any_filesystem = true\nuplink.middle = \"tcp://127.0.0.1:{}\"\n\
+         [middle]\nuplink.listen = \"tcp://127.0.0.1:{}\"\nfeed.listen = \"tcp://127.0.0.1:{}\"\n\
+         fetch.listen = \"tcp://127.0.0.1:{}\"\nadmin.address = \"127.0.0.1:{}\"\n\
+         queue.dir = \"{dir}/middle\"\nqueue.capacity = \"8MiB\"\nqueue.durability = \"process\"\n\
+         queue.any_filesystem = true\n\
+         [storage]\nhttp.address = \"127.0.0.1:{}\"\nadmin.address = \"127.0.0.1:{}\"\n\
+         lake.dir = \"{dir}/lake\"\nlake.dead_letters = \"{dir}/dead\"\nlake.flush.age = \"500ms\"\n\
+         lake.flush.outstanding = \"2MiB\"\nlast.snapshot = \"{dir}/last.jsonl\"\n\
+         [[storage.middles]]\nname = \"middle\"\nfeed = \"tcp://127.0.0.1:{}\"\n\
+         fetch = \"tcp://127.0.0.1:{}\"\n",
+        port(0),
+        port(1),
+        port(2),
+        port(2),
+        port(3),
+        port(4),
+        port(5),
+        port(6),
+        port(7),
+        port(3),
+        port(4),
+    )
+}
+
+#[test]
+fn devices_reach_the_lake_and_the_terminal_through_a_node_that_drains() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports: Vec<Port> = (0..8).map(|_| Port::free().unwrap()).collect();
+    let config = dir.path().join("node.toml");
+    fs::write(&config, node(dir.path(), &ports)).unwrap();
+    let config = config.to_str().unwrap();
+    assert!(output(&["config", "check", config]).status.success());
+
+    let mut run =
+        Child::spawn("node", &mut forebay(&["run", "--config", config]), dir.path()).unwrap();
+    run.wait_for("front ready", DEADLINE).unwrap();
+    let live = format!("ws://127.0.0.1:{}", ports[6].number());
+    let tail =
+        forebay(&["tail", "--url", &live, "--prefix", "nyc_taxi-", "--json", "--count", "20"])
+            .spawn()
+            .unwrap();
+    let front = format!("ws://127.0.0.1:{}", ports[0].number());
+    let lake = dir.path().join("lake");
+    let sim = output(&[
+        "sim",
+        "--url",
+        &front,
+        "--devices",
+        "30",
+        "--rate",
+        "3000",
+        "--duration",
+        "2",
+        "--ramp",
+        "0.2",
+        "--payload-bytes",
+        "128",
+        "--window",
+        "32",
+        "--json",
+        "--verify",
+        lake.to_str().unwrap(),
+    ]);
+    assert!(sim.status.success(), "{sim:?}");
+    let report: serde_json::Value = serde_json::from_slice(&sim.stdout).unwrap();
+    assert!(report["acked"].as_u64().unwrap() > 3_000, "{report}");
+    assert_eq!((report["unacked"].as_u64(), report["refused"].as_u64()), (Some(0), Some(0)));
+    assert_eq!(report["verify"]["lost"], 0, "{report}");
+    assert_eq!(report["verify"]["stored"], report["acked"]);
+    for key in ["ack_p50_us", "ack_p99_us", "ack_p999_us"] {
+        assert!(report[key].as_u64().unwrap() > 0, "{key}: {report}");
+    }
+
+    let tail = tail.wait_with_output().unwrap();
+    assert!(tail.status.success(), "{tail:?}");
+    let lines = String::from_utf8(tail.stdout).unwrap();
+    assert!(lines.lines().count() >= 20, "{lines}");
+    for line in lines.lines() {
+        let frame: serde_json::Value = serde_json::from_str(line).unwrap();
+        let device = frame["event"]["device"].as_str().unwrap_or("nyc_taxi-missed");
+        assert!(device.starts_with("nyc_taxi-"), "{line}");
+    }
+    let status = run.terminate(DEADLINE).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", run.log());
+}
+
+#[test]
+fn a_simulator_without_a_front_says_so_by_its_exit_code_and_ends() {
+    let port = Port::free().unwrap();
+    let front = format!("ws://127.0.0.1:{}", port.number());
+    let sim = output(&["sim", "--url", &front, "--devices", "3", "--duration", "0.5", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&sim.stdout).unwrap();
+    assert_eq!(report["acked"], 0, "{report}");
+    assert!(report["refused"].as_u64().unwrap() >= 3, "{report}");
+    assert_eq!(sim.status.code(), Some(1), "{sim:?}");
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_all_its_faults() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.toml");
+    fs::write(&file, "[front]\nack.credit = 0\n[middle]\nuplnk.listen = \"x\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    for arguments in
+        [["config", "check", file], ["config", "print", file], ["run", "--config", file]]
+    {
+        let output = output(&arguments);
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}: {output:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("middle.uplnk") && stderr.contains("uplink"), "{stderr}");
+        assert!(stderr.contains("front.ack.credit"), "{stderr}");
+    }
+}
+
+#[test]
+fn the_printed_configuration_of_each_tier_can_be_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for tier in ["node", "front", "middle", "storage"] {
+        let printed = output(&["config", "print", "--tier", tier]);
+        assert!(printed.status.success(), "{printed:?}");
+        let file = dir.path().join(tier);
+        fs::write(&file, &printed.stdout).unwrap();
+        let again = output(&["config", "print", "--tier", tier, file.to_str().unwrap()]);
+        assert_eq!(again.stdout, printed.stdout, "{tier}: {again:?}");
+    }
+    let version = output(&["version"]);
+    assert!(String::from_utf8_lossy(&version.stdout).contains("forebay.v1.cbor"));
+}
+
+#[test]
+fn a_tier_ends_when_the_demo_that_started_it_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = forebay(&[
+        "demo",
+        "--chaos",
+        "--devices",
+        "5",
+        "--rate",
+        "50",
+        "--durability",
+        "process",
+        "--dir",
+    ]);
+    command.arg(dir.path());
+    let mut demo = Child::spawn("demo", &mut command, dir.path()).unwrap();
+    demo.wait_for("devices connect", DEADLINE).unwrap();
+    let children = || {
+        fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&*dir.path().to_string_lossy())
+        })
+    };
+    assert!(children());
+    demo.kill().unwrap();
+    wait_until("the children are gone", DEADLINE, || !children());
+}

@@ -1,0 +1,133 @@
+//! Every command in the README and the documents does what it says, as it is typed.
+//!
+//! Each ```sh block runs as one bash script in a folder of its own, with the first failure as its
+//! end. `forebay`, and `cargo run --release --`, are this build's binary. Other cargo commands are
+//! not run inside a test run; what they name must exist: the test or bench target, the package,
+//! the feature.
+//!
+//! Cannot show: that the output reads well.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The README and every page of docs/.
+fn documents() -> Vec<PathBuf> {
+    let mut found = vec![root().join("README.md")];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in
+            fs::read_dir(folder).expect("docs").map(|entry| entry.expect("an entry").path())
+        {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|kind| kind == "md") {
+                found.push(entry);
+            }
+        }
+    }
+    found
+}
+
+fn shell_blocks(text: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim_end() == "```sh" {
+            let block: Vec<_> =
+                lines.by_ref().take_while(|line| line.trim_end() != "```").collect();
+            blocks.push(block.join("\n"));
+        }
+    }
+    blocks
+}
+
+/// A `cargo` for the scripts: runs what is ours, and checks that the rest exists.
+const CARGO: &str = r#"#!/bin/bash
+if [ "$1 $2 $3" = "run --release --" ]; then shift 3; exec forebay "$@"; fi
+case "$1" in
+build | test | bench | run | fuzz) ;;
+*) echo "the documents name 'cargo $1', which this test does not know" >&2; exit 1 ;;
+esac
+package=""
+while [ $# -gt 0 ]; do
+  case "$1" in
+  -p | --package)
+    shift; package="$1"
+    grep -rqsx "name = \"$package\"" "$ROOT"/crates/*/Cargo.toml "$ROOT"/bins/*/Cargo.toml \
+      "$ROOT"/benches/Cargo.toml "$ROOT"/examples/Cargo.toml || { echo "no package $package" >&2; exit 1; } ;;
+  --bench)
+    shift; grep -qx "name = \"$1\"" "$ROOT/benches/Cargo.toml" || { echo "no bench $1" >&2; exit 1; } ;;
+  --example)
+    shift; grep -qx "name = \"$1\"" "$ROOT/examples/Cargo.toml" || { echo "no example $1" >&2; exit 1; } ;;
+  --test)
+    shift; ls "$ROOT"/*/*/tests/"$1".rs "$ROOT"/*/*/tests/"$1"/main.rs "$ROOT"/*/tests/"$1".rs 2>/dev/null \
+      | grep -q . || { echo "no test $1" >&2; exit 1; } ;;
+  --) break ;;
+  esac
+  shift
+done
+"#;
+
+fn executable(path: &Path, text: &str) {
+    fs::write(path, text).expect("writes");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours");
+}
+
+fn run(document: &Path, block: &str) {
+    let home = tempfile::tempdir().expect("a folder");
+    let tools = home.path().join("tools");
+    fs::create_dir(&tools).expect("makes");
+    executable(&tools.join("cargo"), CARGO);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_forebay"), tools.join("forebay"))
+        .expect("links");
+    let work = home.path().join("work");
+    fs::create_dir(&work).expect("makes");
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").expect("a path"));
+    // Job control, so that `kill %1` works as in a terminal; what runs on is waited for.
+    let script = format!("set -em\n{block}\nwait\n");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", "bash", "-c", &script]).current_dir(&work);
+    command.env("PATH", path).env("ROOT", root());
+    // Small rings, so that the tiers are up at once on a busy disk.
+    command
+        .env("FOREBAY__FRONT__QUEUE__CAPACITY", "4MiB")
+        .env("FOREBAY__MIDDLE__QUEUE__CAPACITY", "8MiB");
+    let output = command.output().expect("bash");
+    assert!(
+        output.status.success() || output.status.code() == Some(143),
+        "{}: this does not work ({}):\n{block}\n--- stdout\n{}\n--- stderr\n{}",
+        document.display(),
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn every_documented_command_works() {
+    let mut count = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("readable");
+        for block in shell_blocks(&text) {
+            run(&document, &block);
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "only {count} blocks: does this test still find them?");
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_noticed() {
+    for block in
+        ["forebay nonsense", "cargo bench -p forebay-benches --bench nonsense", "cargo fly"]
+    {
+        let outcome = std::panic::catch_unwind(|| run(Path::new("planted"), block));
+        assert!(outcome.is_err(), "{block} passed");
+    }
+}
