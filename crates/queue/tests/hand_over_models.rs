@@ -1,0 +1,392 @@
+//! No order of instructions loses an entry, a promise or a wake-up between threads.
+//!
+//! Method: loom runs small models of the three hand-overs through every interleaving, and every
+//! value that a relaxed load may see: producers that reserve and publish (`line.rs`), the watermark
+//! from the syncer to those who wait (`sync.rs`, `pace.rs`, `watch.rs`), and a reader that goes to
+//! sleep while a producer appends (`reader.rs`, `watch.rs`). A thread that sleeps for ever is a
+//! deadlock, which loom reports. Each model has twins with one step out of place, which must fail.
+//!
+//! Cannot show: that the models are the code. They have the same steps in the same order, and
+//! `the_models_have_the_orderings_of_the_code` fails when those of `line.rs` and `watch.rs` change.
+//! loom treats `SeqCst` accesses as `AcqRel`, so that a fence stands beside each in `watch.rs`'s
+//! place; a futex is a lock and a condition.
+
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+// Not loom's: dropped while a deadlock unwinds, that one would end the process.
+use std::sync::Arc;
+
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+/// What is out of place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slip {
+    None,
+    TailPublishedRelaxed,
+    TurnNotAwaited,
+    MarkNotCompared,
+    AckBeforeSync,
+    UnparkBeforeDemand,
+    GenerationReadLate,
+    NoLightBarrier,
+}
+
+/// `line.rs`, with one word of payload for each eight bytes of position.
+struct Line {
+    reserved: AtomicU64,
+    tail: AtomicU64,
+    seq: AtomicU64,
+    turn: AtomicU64,
+    words: [AtomicU64; 3],
+}
+
+impl Line {
+    fn new() -> Self {
+        Line {
+            reserved: AtomicU64::new(0),
+            tail: AtomicU64::new(0),
+            seq: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
+            words: [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)],
+        }
+    }
+
+    fn append(&self, slip: Slip) -> u64 {
+        let mut start = self.reserved.load(Ordering::Relaxed);
+        while let Err(current) =
+            self.reserved.compare_exchange(start, start + 8, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            start = current;
+        }
+        if slip != Slip::TurnNotAwaited {
+            while self.turn.load(Ordering::Acquire) != start {
+                thread::yield_now();
+            }
+        }
+        let seq = self.seq.load(Ordering::Relaxed) + 1;
+        self.words[start as usize / 8].store(seq, Ordering::Relaxed);
+        let publish =
+            if slip == Slip::TailPublishedRelaxed { Ordering::Relaxed } else { Ordering::Release };
+        self.tail.store(start + 8, publish);
+        self.seq.store(seq, Ordering::Release);
+        self.turn.store(start + 8, Ordering::Release);
+        seq
+    }
+
+    fn mark(&self, slip: Slip) -> (u64, u64) {
+        loop {
+            let turn = self.turn.load(Ordering::Acquire);
+            let seq = self.seq.load(Ordering::Acquire);
+            let tail = self.tail.load(Ordering::Acquire);
+            if tail == turn || slip == Slip::MarkNotCompared {
+                return (turn, seq);
+            }
+            thread::yield_now();
+        }
+    }
+}
+
+/// Two producers, and somebody who reads what is published.
+fn producers(slip: Slip) {
+    check(move || {
+        let line = Arc::new(Line::new());
+        let other = {
+            let line = Arc::clone(&line);
+            thread::spawn(move || line.append(slip))
+        };
+        let reader = {
+            let line = Arc::clone(&line);
+            thread::spawn(move || {
+                let tail = line.tail.load(Ordering::Acquire);
+                for place in 0..tail / 8 {
+                    let word = line.words[place as usize].load(Ordering::Relaxed);
+                    assert_eq!(word, place + 1, "published, and not there");
+                }
+            })
+        };
+        let own = line.append(slip);
+        let others = other.join().expect("no panic");
+        reader.join().expect("no panic");
+        assert_ne!(own, others, "one seq for two entries");
+    });
+}
+
+/// A producer, and a syncer that takes a mark.
+fn marks(slip: Slip) {
+    check(move || {
+        let line = Arc::new(Line::new());
+        let producer = {
+            let line = Arc::clone(&line);
+            thread::spawn(move || {
+                line.append(Slip::None);
+                line.append(Slip::None);
+            })
+        };
+        let (position, seq) = line.mark(slip);
+        assert_eq!(position, seq * 8, "another entry's seq");
+        producer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn what_is_published_is_there_and_has_a_seq_of_its_own() {
+    producers(Slip::None);
+}
+
+#[test]
+#[should_panic(expected = "published, and not there")]
+fn a_tail_published_without_release_is_noticed() {
+    producers(Slip::TailPublishedRelaxed);
+}
+
+#[test]
+#[should_panic]
+fn producers_that_do_not_wait_for_their_turn_are_noticed() {
+    producers(Slip::TurnNotAwaited);
+}
+
+#[test]
+fn a_mark_is_a_position_with_the_seq_of_the_entry_before_it() {
+    marks(Slip::None);
+}
+
+#[test]
+#[should_panic(expected = "another entry's seq")]
+fn a_mark_that_is_not_compared_is_noticed() {
+    marks(Slip::MarkNotCompared);
+}
+
+/// `Watch` of `watch.rs`.
+struct Watch {
+    generation: AtomicU32,
+    sleepers: AtomicU32,
+    futex: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Watch {
+            generation: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+            futex: Mutex::new(()),
+            woken: Condvar::new(),
+        }
+    }
+
+    fn notify(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            let _held = self.futex.lock().expect("no panic");
+            self.woken.notify_all();
+        }
+    }
+
+    fn wait(&self, slip: Slip, mut ready: impl FnMut() -> bool) {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        loop {
+            let mut generation = self.generation.load(Ordering::SeqCst);
+            if ready() {
+                break;
+            }
+            if slip == Slip::GenerationReadLate {
+                generation = self.generation.load(Ordering::SeqCst);
+            }
+            // The kernel compares under its lock, and sleeps if nothing has changed.
+            let held = self.futex.lock().expect("no panic");
+            if self.generation.load(Ordering::SeqCst) == generation {
+                drop(self.woken.wait(held).expect("no panic"));
+            }
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What waiters and the sync thread share.
+struct Durable {
+    tail: AtomicU64,
+    demand: AtomicU64,
+    /// What is on the medium; the relaxed store stands for the sync.
+    medium: AtomicU64,
+    durable_seq: AtomicU64,
+    on_durable: Watch,
+    /// crossbeam's parker: a token, and a sleep that takes it.
+    token: Mutex<bool>,
+    unparked: Condvar,
+}
+
+impl Durable {
+    fn unpark(&self) {
+        *self.token.lock().expect("no panic") = true;
+        self.unparked.notify_one();
+    }
+
+    fn park(&self) {
+        let mut token = self.token.lock().expect("no panic");
+        while !*token {
+            token = self.unparked.wait(token).expect("no panic");
+        }
+        *token = false;
+    }
+}
+
+/// One who appends and waits, and the sync thread.
+fn durability(slip: Slip) {
+    check(move || {
+        let shared = Arc::new(Durable {
+            tail: AtomicU64::new(0),
+            demand: AtomicU64::new(0),
+            medium: AtomicU64::new(0),
+            durable_seq: AtomicU64::new(0),
+            on_durable: Watch::new(),
+            token: Mutex::new(false),
+            unparked: Condvar::new(),
+        });
+        let syncer = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                while shared.demand.load(Ordering::Acquire)
+                    <= shared.durable_seq.load(Ordering::Acquire)
+                {
+                    shared.park();
+                }
+                let tail = shared.tail.load(Ordering::Acquire);
+                if slip == Slip::AckBeforeSync {
+                    shared.durable_seq.store(tail, Ordering::Release);
+                    shared.medium.store(tail, Ordering::Relaxed);
+                } else {
+                    shared.medium.store(tail, Ordering::Relaxed);
+                    shared.durable_seq.store(tail, Ordering::Release);
+                }
+                shared.on_durable.notify();
+            })
+        };
+        shared.tail.store(1, Ordering::Release);
+        if slip == Slip::UnparkBeforeDemand {
+            shared.unpark();
+            shared.demand.fetch_max(1, Ordering::AcqRel);
+        } else {
+            shared.demand.fetch_max(1, Ordering::AcqRel);
+            shared.unpark();
+        }
+        shared.on_durable.wait(slip, || shared.durable_seq.load(Ordering::Acquire) >= 1);
+        assert_eq!(shared.medium.load(Ordering::Relaxed), 1, "acknowledged, and not on the medium");
+        syncer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn whoever_waits_is_woken_once_its_entry_is_on_the_medium() {
+    durability(Slip::None);
+}
+
+#[test]
+#[should_panic(expected = "acknowledged, and not on the medium")]
+fn an_acknowledgement_before_the_sync_is_noticed() {
+    durability(Slip::AckBeforeSync);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_syncer_woken_before_it_can_see_the_demand_is_noticed() {
+    durability(Slip::UnparkBeforeDemand);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_waiter_that_looks_before_it_reads_the_generation_is_noticed() {
+    durability(Slip::GenerationReadLate);
+}
+
+/// A producer, and a reader that sleeps until something is appended.
+fn reading(slip: Slip) {
+    check(move || {
+        let shared = Arc::new((AtomicU64::new(0), AtomicU32::new(0), Watch::new()));
+        let reader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let (tail, attention, on_readable) = &*shared;
+                on_readable.wait(slip, || {
+                    if tail.load(Ordering::Acquire) > 0 {
+                        return true;
+                    }
+                    attention.fetch_or(2, Ordering::SeqCst);
+                    fence(Ordering::SeqCst); // heavy
+                    tail.load(Ordering::Acquire) > 0
+                });
+            })
+        };
+        let (tail, attention, on_readable) = &*shared;
+        tail.store(8, Ordering::Release);
+        if slip != Slip::NoLightBarrier {
+            fence(Ordering::SeqCst); // light: membarrier makes it one
+        }
+        if attention.load(Ordering::Relaxed) != 0 && attention.swap(0, Ordering::SeqCst) != 0 {
+            on_readable.notify();
+        }
+        reader.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_reader_that_goes_to_sleep_sees_the_append_or_is_woken() {
+    reading(Slip::None);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn an_append_without_a_barrier_before_it_looks_for_sleepers_is_noticed() {
+    reading(Slip::NoLightBarrier);
+}
+
+/// The atomic accesses of a source file, in its order, tests left out.
+fn accesses(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]").next().expect("a first part");
+    let lines = code.lines().map(str::trim).filter(|line| line.contains("Ordering::"));
+    lines.filter(|line| !line.starts_with("use ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_models_have_the_orderings_of_the_code() {
+    let line = accesses(include_str!("../src/line.rs"));
+    let expected = [
+        "let mut start = self.reserved.load(Ordering::Relaxed);",
+        "Ordering::Relaxed,",
+        "Ordering::Relaxed,",
+        "self.published.turn.load(Ordering::Acquire) == start",
+        "if self.published.turn.load(Ordering::Acquire) != start {",
+        "while self.published.turn.load(Ordering::Acquire) != start {",
+        "Seq::from_u64(self.published.seq.load(Ordering::Relaxed))",
+        "let before = published.payload_bytes.load(Ordering::Relaxed);",
+        "published.payload_bytes.store(before + payload_bytes, Ordering::Relaxed);",
+        "published.tail.store(end, Ordering::Release);",
+        "published.seq.store(seq.get(), Ordering::Release);",
+        "published.turn.store(end, Ordering::Release);",
+        "self.published.tail.load(Ordering::Acquire)",
+        "Seq::from_u64(self.published.seq.load(Ordering::Acquire))",
+        "self.published.payload_bytes.load(Ordering::Relaxed)",
+        "let turn = self.published.turn.load(Ordering::Acquire);",
+        "let seq = self.published.seq.load(Ordering::Acquire);",
+        "let tail = self.published.tail.load(Ordering::Acquire);",
+    ];
+    assert_eq!(line, expected, "line.rs changed: change its model too");
+    let watch = accesses(include_str!("../src/watch.rs"));
+    let expected = [
+        "self.generation.fetch_add(1, Ordering::SeqCst);",
+        "if self.sleepers.load(Ordering::SeqCst) > 0 {",
+        "self.sleepers.fetch_add(1, Ordering::SeqCst);",
+        "let generation = self.generation.load(Ordering::SeqCst);",
+        "self.sleepers.fetch_sub(1, Ordering::SeqCst);",
+        "compiler_fence(Ordering::SeqCst);",
+        "fence(Ordering::SeqCst);",
+        "fence(Ordering::SeqCst);",
+    ];
+    assert_eq!(watch, expected, "watch.rs changed: change its model too");
+}
