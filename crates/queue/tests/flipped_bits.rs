@@ -117,7 +117,7 @@ fn cost(home: &Path, ring: &[u8], kept: &Entries, at: u64, bit: u64) -> &'static
     drop(image);
 
     // `repair` keeps all that `verify` found intact, and leaves nothing to complain of.
-    if at % 3 == 0 {
+    if at.is_multiple_of(3) {
         let repaired = tools::repair(&dir).expect("repair");
         assert!(repaired.after.is_clean(), "{place}: {repaired:?}");
         assert_eq!(repaired.copy.is_some(), !verdict.is_clean(), "{place}");
