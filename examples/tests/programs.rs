@@ -1,4 +1,5 @@
 //! Every example runs to its end, and devices in other languages reach a real front.
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::{
     io::Write as _,

@@ -1,6 +1,4 @@
 //! One tier as a process of its own: started, killed, started again, ended.
-//!
-//! Shared with the tests of this package, which kill the same way.
 
 use std::{
     ffi::OsString,
@@ -11,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use forebay_ops::config;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How often a child that was asked to end is looked at.
@@ -25,8 +24,6 @@ pub(crate) struct Process {
     pub(crate) program: PathBuf,
     /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
-    /// Variables of its environment beside our own.
-    pub(crate) variables: Vec<(OsString, OsString)>,
     /// Where its log goes; appended to at each start.
     pub(crate) log: PathBuf,
     /// The process, while there is one.
@@ -36,15 +33,23 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it, unless it runs.
     ///
+    /// What it is to do stands in its arguments and its configuration file alone: settings in our
+    /// own environment may be meant for another kind of process.
+    ///
     /// It gets a process group of its own: Ctrl-C on a terminal is for whoever started it.
     pub(crate) fn start(&mut self) -> io::Result<()> {
         if self.child.is_some() {
             return Ok(());
         }
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(config::PREFIX.as_bytes()) {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(&self.arguments)
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

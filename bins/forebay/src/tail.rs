@@ -35,9 +35,9 @@ pub(crate) struct Options {
     /// When too slow, skip to the newest reading of each device instead of saying what was missed.
     #[arg(long)]
     latest: bool,
-    /// End after so many events.
+    /// End after so many lines: events and last values.
     #[arg(long, value_name = "N")]
-    count: Option<u64>,
+    count: Option<usize>,
     /// Print each frame as a line of JSON.
     #[arg(long)]
     json: bool,
@@ -64,22 +64,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 async fn follow(options: &Options, subscription: Subscription) -> Result<ExitCode> {
     let mut live = Live::connect(&options.url, subscription, LiveOptions::default()).await?;
-    let mut events = 0;
-    while let Some(item) = live.next().await {
+    let mut left = options.count.unwrap_or(usize::MAX);
+    while left > 0 {
+        let Some(item) = live.next().await else { break };
         let item = item?;
-        let is_event = matches!(item, LiveItem::Event(_));
         let text = if options.json { json(item) } else { words(&item) };
-        match io::stdout().lock().write_all(text.as_bytes()) {
+        let lines: String = text.split_inclusive('\n').take(left).collect();
+        left -= lines.lines().count();
+        match io::stdout().lock().write_all(lines.as_bytes()) {
             Ok(()) => {}
             // `forebay tail | head` is a way to end it.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return Ok(ExitCode::SUCCESS);
             }
             Err(error) => return Err(error.into()),
-        }
-        events += u64::from(is_event);
-        if options.count.is_some_and(|count| events >= count) {
-            break;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,5 @@
 //! `forebay run`, `sim`, `tail` and `config` against one another, as they are typed.
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::{
     fs,

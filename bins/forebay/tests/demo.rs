@@ -1,4 +1,5 @@
 //! The demo as a newcomer runs it: the zeros, the JSON, and that a planted loss is not hidden.
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::{
     path::{Path, PathBuf},

@@ -14,6 +14,7 @@
 //!
 //! What it cannot show: power cuts (the page cache survives a kill; the queue's own tests cut), and
 //! faults rarer than once in some thirty kills: "no failure in N kills" means p < 3/N at 95 %.
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 #[path = "../src/demo/live.rs"]
 #[allow(dead_code)]

@@ -3,6 +3,7 @@
 //!
 //! The files are written by this test, in the documented columns and sorted as the storage tier
 //! sorts them, so that a fault of the real writer cannot hide itself here.
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::{fs, path::Path, sync::Arc};
 

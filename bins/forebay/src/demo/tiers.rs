@@ -80,7 +80,6 @@ impl Tiers {
                     "--config".into(),
                     file.into_os_string(),
                 ],
-                variables: Vec::new(),
                 log: place.join(format!("{name}.log")),
                 child: None,
             };
