@@ -50,6 +50,7 @@ fn shell_blocks(text: &str) -> Vec<String> {
 /// A `cargo` for the scripts: runs what is ours, and checks that the rest exists.
 const CARGO: &str = r#"#!/bin/bash
 if [ "$1 $2 $3" = "run --release --" ]; then shift 3; exec forebay "$@"; fi
+case "$1" in +*) shift ;; esac
 case "$1" in
 build | test | bench | run | fuzz) ;;
 *) echo "the documents name 'cargo $1', which this test does not know" >&2; exit 1 ;;
@@ -66,8 +67,11 @@ while [ $# -gt 0 ]; do
   --example)
     shift; grep -qx "name = \"$1\"" "$ROOT/examples/Cargo.toml" || { echo "no example $1" >&2; exit 1; } ;;
   --test)
-    shift; ls "$ROOT"/*/*/tests/"$1".rs "$ROOT"/*/*/tests/"$1"/main.rs "$ROOT"/*/tests/"$1".rs 2>/dev/null \
-      | grep -q . || { echo "no test $1" >&2; exit 1; } ;;
+    # Cargo takes a pattern too.
+    shift; compgen -G "$ROOT/*/*/tests/$1.rs" || compgen -G "$ROOT/*/*/tests/$1/main.rs" \
+      || compgen -G "$ROOT/*/tests/$1.rs" || { echo "no test $1" >&2; exit 1; } ;;
+  --fuzz-dir)
+    shift; [ -f "$ROOT/$1/Cargo.toml" ] || { echo "no fuzz folder $1" >&2; exit 1; } ;;
   --) break ;;
   esac
   shift
