@@ -38,6 +38,7 @@ use forebay_fleet::{
     script::Script,
     series::builtin,
 };
+use forebay_testkit::wait_until;
 use forebay_wire::live::Subscription;
 use live::LiveClients;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -47,6 +48,7 @@ const DEVICES: u32 = 210;
 const MESSAGES_PER_SECOND: f64 = 6_000.0;
 const MESSAGE_BYTES: usize = 200;
 const ACKED_WITHIN: Duration = Duration::from_secs(60);
+const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
 /// For what was stored and not yet shown.
 const SHOWN_WITHIN: Duration = Duration::from_secs(15);
 
@@ -93,6 +95,8 @@ fn storm(kills: usize, victims: &[usize], planted: Option<&'static str>) -> Resu
     let folder = tempfile::tempdir()?;
     let mut tiers = Tiers::start(folder.path(), planted)?;
     let live = LiveClients::start(&tiers.live(), vec![Subscription::default()])?;
+    // It is told what it misses from its first connection on.
+    wait_until("the live client is connected", CONNECTED_WITHIN, || live.connected() == 1);
     let script = Arc::new(Script::new(builtin(), MESSAGE_BYTES, seed));
     let journal = Arc::new(Journal::default());
     let plan = Plan {
@@ -134,7 +138,7 @@ fn storm(kills: usize, victims: &[usize], planted: Option<&'static str>) -> Resu
     let progress = fleet.progress();
     let fleet_acked = fleet.end().totals.acked;
     ensure!(acked, "acks are missing after {ACKED_WITHIN:?}: {progress:?}");
-    tiers.wait_drained()?;
+    tiers.wait_drained();
     // A client that waits for its next try to connect still has events to come.
     let end = Instant::now() + SHOWN_WITHIN;
     let told = || live.events() + live.missed() >= fleet_acked || live.uncounted() > 0;
