@@ -48,13 +48,16 @@ fn everything_acknowledged_is_stored_and_the_json_says_so() {
 #[test]
 fn a_planted_drop_ends_with_code_1() {
     let dir = tempfile::tempdir().unwrap();
-    let child = demo(dir.path(), &["--seconds", "7"]).spawn().unwrap();
+    let mut child = demo(dir.path(), &["--seconds", "7"]).spawn().unwrap();
     let mut found = None;
     wait_until("the first file of the lake", Duration::from_secs(40), || {
         found = first_file(&dir.path().join("storage/lake"));
-        found.is_some()
+        found.is_some() || child.try_wait().unwrap().is_some()
     });
-    std::fs::remove_file(found.unwrap()).unwrap();
+    let Some(found) = found else {
+        panic!("the demo ended without a file: {:?}", child.wait_with_output().unwrap());
+    };
+    std::fs::remove_file(found).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let json = json(&output);
