@@ -197,7 +197,11 @@ fn register_ring(
         let Some(front) = front.upgrade() else { return };
         let stat = front.rings[number].queue.stat();
         let committed = stat.readers.iter().map(|reader| reader.committed).min();
-        let left = entries_left(stat.appended, committed.unwrap_or(Seq::NONE), recovered);
+        let left = if stat.pending_bytes == 0 {
+            0
+        } else {
+            entries_left(stat.appended, committed.unwrap_or(Seq::NONE), recovered)
+        };
         entries.set(signed(left));
         pending.set(signed(stat.pending_bytes));
         used.set(signed(stat.used_bytes));

@@ -150,9 +150,11 @@ impl Forwarder {
         let deadline = Instant::now() + timeout;
         let appended = self.queue.appended();
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        while !self.acked.poll(appended, &waker) {
+        // By bytes too: before the first append of this epoch, the last number appended is one that
+        // no ack ever names, and so nobody wakes us for it.
+        while self.left().bytes > 0 && !self.acked.poll(appended, &waker) {
             let Some(rest) = deadline.checked_duration_since(Instant::now()) else { break };
-            std::thread::park_timeout(rest);
+            std::thread::park_timeout(rest.min(LOOK_EVERY));
         }
         self.left()
     }
