@@ -1,11 +1,14 @@
 //! `forebay run`, `sim`, `tail` and `config` against one another, as they are typed.
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+#[path = "../src/scrape.rs"]
+mod scrape;
+
 use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use forebay_testkit::{Child, Port, wait_until};
@@ -124,6 +127,41 @@ fn a_simulator_without_a_front_says_so_by_its_exit_code_and_ends() {
     assert_eq!(report["acked"], 0, "{report}");
     assert!(report["refused"].as_u64().unwrap() >= 3, "{report}");
     assert_eq!(sim.status.code(), Some(1), "{sim:?}");
+}
+
+/// A front once said that it held what the middle had acked, and drained until its deadline, when
+/// nothing had been appended since it was opened: the queue's last number is then of a new epoch,
+/// which no ack names.
+#[test]
+fn a_front_without_new_messages_holds_nothing_and_ends_soon() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports: Vec<Port> = (0..8).map(|_| Port::free().unwrap()).collect();
+    let config = dir.path().join("node.toml");
+    fs::write(&config, node(dir.path(), &ports)).unwrap();
+    let config = config.to_str().unwrap();
+    let start = || {
+        let mut command = forebay(&["run", "--config", config]);
+        let mut node = Child::spawn("node", &mut command, dir.path()).unwrap();
+        let admin = ([127, 0, 0, 1], ports[1].number()).into();
+        wait_until("the front is ready", DEADLINE, || scrape::is_ready(admin));
+        let held = move || {
+            scrape::metrics(admin).and_then(|page| page.sum("forebay_front_queue_entries", &[]))
+        };
+        assert!(node.ended().unwrap().is_none());
+        (node, held)
+    };
+    let front = format!("ws://127.0.0.1:{}", ports[0].number());
+    let (mut node, _) = start();
+    let sim =
+        output(&["sim", "--url", &front, "--devices", "3", "--rate", "900", "--duration", "0.3"]);
+    assert!(sim.status.success(), "{sim:?}");
+    node.kill().unwrap();
+    let (mut node, held) = start();
+    wait_until("nothing is held", DEADLINE, || held() == Some(0.0));
+    let began = Instant::now();
+    assert_eq!(node.terminate(DEADLINE).unwrap().code(), Some(0), "{}", node.log());
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(15), "the drain took {took:?}: {}", node.log());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use forebay_ops::{
     admin::{Admin, AdminServer},
     fatal,
 };
-use forebay_queue::{Options, Queue, Seq as LogSeq};
+use forebay_queue::{Options, Queue, ReaderStat, Seq as LogSeq};
 use forebay_wire::{feed::STORED_PREFIX_BYTES, frame, partition::map_hash};
 use prometheus::Registry;
 
@@ -227,8 +227,12 @@ impl Running {
 }
 
 /// Consumers that have not committed up to `end`, and by how many bytes.
+///
+/// Before the first append of this epoch, `end` is a number that no entry has: then the bytes say
+/// that nobody is behind.
 fn consumers_behind(log: &Queue, end: LogSeq) -> Vec<(String, u64)> {
-    let readers = log.readers().into_iter().filter(|reader| reader.committed < end);
+    let is_behind = |reader: &ReaderStat| reader.committed < end && reader.pending_bytes > 0;
+    let readers = log.readers().into_iter().filter(is_behind);
     let names = readers.filter_map(|reader| {
         Some((reader.name.strip_prefix(PREFIX)?.to_owned(), reader.pending_bytes))
     });

@@ -29,6 +29,9 @@ use forebay_queue::Queue;
 use crate::watermark::Watermark;
 use source::RingSource;
 
+/// How often a flush looks for itself whether anything is left.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Name of the forwarder's reader in the ring.
 pub(crate) const READER: &str = "forwarder";
 
