@@ -93,8 +93,9 @@ fn run(document: &Path, block: &str) {
     let work = home.path().join("work");
     fs::create_dir(&work).expect("makes");
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").expect("a path"));
-    // Job control, so that `kill %1` works as in a terminal; what runs on is waited for.
-    let script = format!("set -em\n{block}\nwait\n");
+    // Job control, so that `kill %1` works as in a terminal; what runs on is waited for, or, if a
+    // command fails, ended.
+    let script = format!("set -em\ntrap 'kill -9 $(jobs -p) 2>/dev/null' ERR\n{block}\nwait\n");
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "120", "bash", "-c", &script]).current_dir(&work);
     command.env("PATH", path).env("ROOT", root());

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use forebay_testkit::{Child, Port, wait_until};
 
 use super::scrape;
@@ -112,7 +112,9 @@ impl Tiers {
     /// Kills a tier with SIGKILL; false if it is away already.
     pub(crate) fn kill(&mut self, at: usize) -> Result<bool> {
         let Some(mut child) = self.children[at].take() else { return Ok(false) };
-        ensure!(child.ended()?.is_none(), "{} ended by itself:\n{}", NAMES[at], child.log());
+        if let Some(status) = child.ended()? {
+            bail!("{} ended by itself with {status}:\n{}", NAMES[at], child.log());
+        }
         child.kill()?;
         Ok(true)
     }
