@@ -59,6 +59,9 @@ pub(crate) fn create(dir: &Path, options: &Options) -> Result<()> {
         )?;
         File::open(dir)?.sync_all()
     });
+    // Not left to the close: a child that another thread is just starting holds a copy of the
+    // descriptor until it runs its program, and with it the lock that the open wants next.
+    let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
     made.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::Exists { path: path.clone() },
         _ => {
