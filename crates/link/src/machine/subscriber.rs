@@ -6,7 +6,7 @@
 //! when a gap shows, when the head is above the position though nothing came, when the feed is
 //! silent, and at the start.
 //!
-//! A durable consumer ([`Durable`]) first opens a session, which gives it the position; a reader
+//! A durable consumer (`Durable`) first opens a session, which gives it the position; a reader
 //! without a cursor only asks for the head.
 
 use std::collections::VecDeque;
