@@ -409,27 +409,17 @@ impl Validate for Uplink {
     fn validate(&self, faults: &mut Faults) {
         const ENDPOINT: &str = "must be tcp://host:port or ipc://path";
         let partitions = !self.partitions.is_empty();
-        faults.check(partitions || is_endpoint(&self.middle), "middle", ENDPOINT);
+        faults.check(partitions || forebay_link::is_endpoint(&self.middle), "middle", ENDPOINT);
         faults.within("partitions", |faults| {
             for (name, endpoint) in &self.partitions {
                 // The name becomes part of a directory's name.
                 let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
                 let fits = !name.is_empty() && name.len() <= 64 && name.bytes().all(plain);
                 faults.check(fits, name, "a partition's name is 1 to 64 of A-Z a-z 0-9 - _");
-                faults.check(is_endpoint(endpoint), name, ENDPOINT);
+                faults.check(forebay_link::is_endpoint(endpoint), name, ENDPOINT);
             }
         });
     }
-}
-
-/// Whether the text names a ZeroMQ endpoint of the kinds we use.
-fn is_endpoint(text: &str) -> bool {
-    let address = |rest: &str| {
-        rest.rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    text.strip_prefix("tcp://").is_some_and(address)
-        || text.strip_prefix("ipc://").is_some_and(|path| !path.is_empty())
 }
 
 #[cfg(test)]

@@ -242,18 +242,18 @@ impl Validate for Config {
         const ENDPOINT: &str = "must be tcp://address:port or ipc://path";
         faults.within("uplink", |faults| {
             let uplink = &self.uplink;
-            faults.check(is_endpoint(&uplink.listen), "listen", ENDPOINT);
+            faults.check(forebay_link::is_endpoint(&uplink.listen), "listen", ENDPOINT);
             faults.check(uplink.window.get() >= 1 << 16, "window", "must be at least 64KiB");
             let known = uplink.partitions.contains(&uplink.partition);
             faults.check(known, "partition", "must be one of uplink.partitions");
         });
         faults.within("feed", |faults| {
-            faults.check(is_endpoint(&self.feed.listen), "listen", ENDPOINT);
+            faults.check(forebay_link::is_endpoint(&self.feed.listen), "listen", ENDPOINT);
             let positive = !self.feed.head_every.is_zero();
             faults.check(positive, "head_every", "must be longer than zero");
         });
         faults.within("fetch", |faults| {
-            faults.check(is_endpoint(&self.fetch.listen), "listen", ENDPOINT);
+            faults.check(forebay_link::is_endpoint(&self.fetch.listen), "listen", ENDPOINT);
             let credit = self.fetch.credit_max.get();
             faults.check(credit >= 1 << 16, "credit_max", "must be at least 64KiB");
         });
@@ -295,16 +295,6 @@ impl Validate for Consumers {
             faults.add("remove", format!("{name:?} is required too"));
         }
     }
-}
-
-/// Whether the text names a ZeroMQ endpoint of the kinds we use.
-fn is_endpoint(text: &str) -> bool {
-    let address = |rest: &str| {
-        rest.rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    text.strip_prefix("tcp://").is_some_and(address)
-        || text.strip_prefix("ipc://").is_some_and(|path| !path.is_empty())
 }
 
 #[cfg(test)]

@@ -251,8 +251,8 @@ impl Validate for Config {
         for (place, middle) in self.middles.iter().enumerate() {
             faults.within(&format!("middles[{place}]"), |faults| {
                 const ENDPOINT: &str = "must be tcp://host:port or ipc://path";
-                faults.check(is_endpoint(&middle.feed), "feed", ENDPOINT);
-                faults.check(is_endpoint(&middle.fetch), "fetch", ENDPOINT);
+                faults.check(forebay_link::is_endpoint(&middle.feed), "feed", ENDPOINT);
+                faults.check(forebay_link::is_endpoint(&middle.fetch), "fetch", ENDPOINT);
                 faults.check(is_name(&middle.name), "name", NAME);
                 let twice = self.middles[..place].iter().any(|other| other.name == middle.name);
                 faults.check(!twice, "name", format!("{:?} is there twice", middle.name));
@@ -309,16 +309,6 @@ const ROWS_MAX: usize = 1 << 22;
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=32).contains(&name.len()) && name.bytes().all(plain)
-}
-
-/// Whether the text names a ZeroMQ endpoint of the kinds we use.
-fn is_endpoint(text: &str) -> bool {
-    let address = |rest: &str| {
-        rest.rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    text.strip_prefix("tcp://").is_some_and(address)
-        || text.strip_prefix("ipc://").is_some_and(|path| !path.is_empty())
 }
 
 #[cfg(test)]

@@ -219,3 +219,14 @@ impl SubscriberConfig {
         }
     }
 }
+
+/// Whether the text names a ZeroMQ endpoint of the kinds we use: `tcp://HOST:PORT` or `ipc://PATH`.
+#[must_use]
+pub fn is_endpoint(text: &str) -> bool {
+    let address = |rest: &str| {
+        rest.rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    text.strip_prefix("tcp://").is_some_and(address)
+        || text.strip_prefix("ipc://").is_some_and(|path| !path.is_empty())
+}

@@ -30,7 +30,7 @@ pub use adapter::{
 };
 pub use config::{
     BindConfig, ConnectConfig, PublisherConfig, ReceiverConfig, ReplayConfig, SenderConfig, Start,
-    SubscriberConfig,
+    SubscriberConfig, is_endpoint,
 };
 pub use error::{Error, Fault, StoreError};
 pub use forebay_wire::feed::{ConsumerState, Pending};
