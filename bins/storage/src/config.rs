@@ -77,13 +77,14 @@ pub struct Http {
     pub header_timeout: Duration,
     /// Queries of the lake at a time; others wait.
     pub queries_max: usize,
-    /// Admin addresses of the other tiers, by a name: the web page shows their queues.
-    pub tiers: BTreeMap<String, SocketAddr>,
+    /// Admin addresses (`host:port`) of the other tiers, by a name: the web page shows their queues.
+    pub tiers: BTreeMap<String, String>,
 }
 
 impl Default for Http {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let tier = |name: &str, port| (name.to_owned(), local(port).to_string());
         Self {
             address: local(7420),
             // At 64 KiB for a slow one: 64 MiB.
@@ -91,10 +92,7 @@ impl Default for Http {
             header_timeout: Duration::from_secs(5),
             // Each decodes at the speed of a core.
             queries_max: 2,
-            tiers: BTreeMap::from([
-                ("front".to_owned(), local(7401)),
-                ("middle".to_owned(), local(7413)),
-            ]),
+            tiers: BTreeMap::from([tier("front", 7401), tier("middle", 7413)]),
         }
     }
 }
@@ -264,6 +262,9 @@ impl Validate for Config {
             faults.check(self.http.connections_max > 0, "connections_max", POSITIVE);
             faults.check(self.http.queries_max > 0, "queries_max", POSITIVE);
             faults.check(!self.http.header_timeout.is_zero(), "header_timeout", POSITIVE);
+            for (name, admin) in &self.http.tiers {
+                faults.check(is_host_and_port(admin), &format!("tiers.{name}"), HOST_AND_PORT);
+            }
         });
         faults.within("lake", |faults| self.lake.validate(faults));
         faults.within("last", |faults| {
@@ -300,11 +301,17 @@ impl Validate for Lake {
 }
 
 const POSITIVE: &str = "must be above zero";
+const HOST_AND_PORT: &str = "must be host:port";
 const NAME: &str = "must be 1 to 32 of A-Z a-z 0-9 - _ .";
 /// Room for some of the feed's batches.
 const BUFFER_MIN: ByteSize = ByteSize::kib(256);
 /// A range's rows are numbered by 32 bits and sorted in memory.
 const ROWS_MAX: usize = 1 << 22;
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
 
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -334,10 +341,12 @@ mod tests {
         config.lake.consumer = "a b".to_owned();
         config.live.clients_max = 0;
         config.http.queries_max = 0;
+        config.http.tiers.insert("front".to_owned(), "front".to_owned());
         let expected = [
             "middles[1].feed",
             "middles[1].name",
             "http.queries_max",
+            "http.tiers.front",
             "lake.consumer",
             "lake.flush.rows",
             "live.clients_max",

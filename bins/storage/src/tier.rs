@@ -348,5 +348,5 @@ fn range_limits(flush: &config::Flush) -> RangeLimits {
 
 fn tier_polls(http: &config::Http) -> Vec<TierPoll> {
     let polls = http.tiers.iter();
-    polls.map(|(name, &admin)| TierPoll { name: name.clone(), admin }).collect()
+    polls.map(|(name, admin)| TierPoll { name: name.clone(), admin: admin.clone() }).collect()
 }

@@ -59,8 +59,8 @@ impl Settings {
         source.feed = format!("tcp://{feed}");
         source.fetch = format!("tcp://{fetch}");
         storage.http.address = http;
-        storage.http.tiers =
-            [("front", admins[0]), ("middle", admins[1])].map(|(n, a)| (n.to_owned(), a)).into();
+        let tiers = [("front", admins[0]), ("middle", admins[1])];
+        storage.http.tiers = tiers.map(|(n, a)| (n.to_owned(), a.to_string())).into();
         storage.admin.address = admins[2];
         storage.lake.dir = lake.clone();
         storage.lake.dead_letters = folder.join("dead-letters");

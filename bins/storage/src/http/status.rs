@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,8 +33,8 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 pub struct TierPoll {
     /// Its name on the page.
     pub name: String,
-    /// Its admin address.
-    pub admin: SocketAddr,
+    /// Its admin address, `host:port`; the name is resolved at each look.
+    pub admin: String,
 }
 
 /// Where the status comes from.
@@ -68,7 +67,7 @@ impl Status {
             let metrics = if own.keys().any(|name| name.starts_with(&prefix)) {
                 Some(BTreeMap::new())
             } else {
-                timeout(ASK_TIMEOUT, ask(tier.admin)).await.ok().flatten()
+                timeout(ASK_TIMEOUT, ask(&tier.admin)).await.ok().flatten()
             };
             let up = metrics.is_some();
             tiers.insert(
@@ -123,7 +122,7 @@ fn own_metrics(registry: &Registry) -> BTreeMap<String, f64> {
 }
 
 /// The metrics of another tier; `None` if it does not answer.
-async fn ask(admin: SocketAddr) -> Option<BTreeMap<String, f64>> {
+async fn ask(admin: &str) -> Option<BTreeMap<String, f64>> {
     let mut stream = TcpStream::connect(admin).await.ok()?;
     let request = format!("GET /metrics HTTP/1.0\r\nHost: {admin}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
