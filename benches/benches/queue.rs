@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use forebay_benches::{Goal, Report, median};
 use forebay_queue::floor::Floor;
 use forebay_queue::{Durability, Options, Queue};
 
@@ -18,51 +19,6 @@ mod peers;
 /// Rounds of which the median is taken.
 const ROUNDS: usize = 9;
 const MIB: u64 = 1 << 20;
-
-/// What a figure should be.
-#[derive(Clone, Copy)]
-enum Goal {
-    AtMost(f64),
-    AtLeast(f64),
-    None,
-}
-
-/// Prints figures as they come, as a table or as one JSON object a line.
-struct Report {
-    json: bool,
-}
-
-impl Report {
-    fn add(&self, name: &str, value: f64, unit: &str, goal: Goal) {
-        let (goal, met) = match goal {
-            Goal::AtMost(bound) => (Some(bound), Some(value <= bound)),
-            Goal::AtLeast(bound) => (Some(bound), Some(value >= bound)),
-            Goal::None => (None, None),
-        };
-        if self.json {
-            let show = |text: Option<String>| text.unwrap_or_else(|| "null".into());
-            let goal = show(goal.map(|bound| bound.to_string()));
-            let met = show(met.map(|met| met.to_string()));
-            println!(
-                "{{\"name\":\"{name}\",\"value\":{value:.3},\"unit\":\"{unit}\",\
-                 \"goal\":{goal},\"met\":{met}}}"
-            );
-        } else {
-            let verdict = match met {
-                Some(true) => "met",
-                Some(false) => "MISSED",
-                None => "",
-            };
-            let goal = goal.map_or(String::new(), |bound| format!("{bound}"));
-            println!("{name:<44} {value:>14.2} {unit:<10} {goal:>10} {verdict}");
-        }
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
 
 fn options(capacity_bytes: u64, durability: Durability) -> Options {
     Options { capacity_bytes, durability, any_filesystem: true, ..Options::default() }

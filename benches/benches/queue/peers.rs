@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use forebay_queue::{Durability, Queue};
 
-use crate::{Goal, MIB, Report, fresh, group_commit, median, nanos_each, options, streaming};
+use forebay_benches::{Goal, Report, median};
+
+use crate::{MIB, fresh, group_commit, nanos_each, options, streaming};
 
 const PAYLOAD: [u8; 256] = [7; 256];
 const BURST: usize = 50_000;
