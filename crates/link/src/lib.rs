@@ -26,7 +26,7 @@ mod seam;
 
 pub use adapter::{
     Count, FeedPublisher, Flag, PublisherStats, ReceiverStats, ReplayServer, ReplayStats,
-    SenderStats, Subscriber, SubscriberStats, UplinkReceiver, UplinkSender,
+    SenderStats, Server, Subscriber, SubscriberStats, UplinkReceiver, UplinkSender,
 };
 pub use config::{
     BindConfig, ConnectConfig, PublisherConfig, ReceiverConfig, ReplayConfig, SenderConfig, Start,

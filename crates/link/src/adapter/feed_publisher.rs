@@ -1,34 +1,28 @@
 //! The publisher of the feed over a PUB.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_wire::feed::TOPIC;
 use forebay_wire::records::BatchBuilder;
 use zeromq::{Listener, PubSocket, Socket, SocketSend, ZmqMessage};
 
-use crate::adapter::bind::{Door, open};
+use crate::adapter::bind::open;
+use crate::adapter::server::Server;
 use crate::adapter::stats::PublisherStats;
 use crate::adapter::thread::{Clock, Stop, Thread, block_on};
 use crate::config::PublisherConfig;
 use crate::error::{Error, Fault};
 use crate::machine::publisher::Publisher;
-use crate::pump::{PumpConfig, PumpStats};
+use crate::pump::PumpConfig;
 use crate::seam::{FeedSource, OnFailure};
 
 /// Publishes a log as it grows, and its head when it does not.
-#[derive(Debug)]
-pub struct FeedPublisher {
-    thread: Thread,
-    stats: Arc<PublisherStats>,
-    door: Door,
-}
+pub type FeedPublisher = Server<PublisherStats>;
 
-impl FeedPublisher {
+impl Server<PublisherStats> {
     /// Binds and starts the thread. `on_failure` is called on it if the log fails.
     ///
     /// # Errors
@@ -44,40 +38,7 @@ impl FeedPublisher {
         let thread = Thread::spawn(&name, on_failure, move |stop| {
             block_on(&config.thread, run(&config, source, listener, stop, &shared))
         })?;
-        Ok(Self { thread, stats, door })
-    }
-
-    /// What it has done so far.
-    #[must_use]
-    pub fn stats(&self) -> Arc<PublisherStats> {
-        Arc::clone(&self.stats)
-    }
-
-    /// The endpoint, with the port that was bound.
-    #[must_use]
-    pub fn endpoint(&self) -> &str {
-        &self.door.endpoint
-    }
-
-    /// The address that was bound; `None` for a Unix socket.
-    #[must_use]
-    pub const fn address(&self) -> Option<SocketAddr> {
-        self.door.address
-    }
-
-    /// What the pump before it has done so far; `None` without one.
-    #[must_use]
-    pub fn pump(&self) -> Option<Arc<PumpStats>> {
-        self.door.pump()
-    }
-
-    /// Ends the thread.
-    ///
-    /// # Errors
-    /// [`Error::Deadline`] if the thread did not end in time: it is left behind.
-    pub fn stop(self, deadline: Duration) -> Result<(), Error> {
-        let closed = self.door.close(deadline);
-        self.thread.stop(deadline).and(closed)
+        Ok(Self::new(thread, stats, door))
     }
 }
 

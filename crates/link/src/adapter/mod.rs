@@ -12,6 +12,7 @@ mod inbox;
 mod replay_server;
 mod reply;
 mod router;
+mod server;
 mod stats;
 mod sub;
 mod subscriber;
@@ -21,6 +22,7 @@ mod uplink_sender;
 
 pub use feed_publisher::FeedPublisher;
 pub use replay_server::ReplayServer;
+pub use server::Server;
 pub use stats::{
     Count, Flag, PublisherStats, ReceiverStats, ReplayStats, SenderStats, SubscriberStats,
 };

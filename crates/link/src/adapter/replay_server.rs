@@ -1,31 +1,25 @@
 //! The replay server over a ROUTER.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use zeromq::Listener;
 
-use crate::adapter::bind::{Door, open};
+use crate::adapter::bind::open;
 use crate::adapter::router::Router;
+use crate::adapter::server::Server;
 use crate::adapter::stats::ReplayStats;
 use crate::adapter::thread::{Stop, Thread, block_on};
 use crate::config::ReplayConfig;
 use crate::error::{Error, Fault};
 use crate::machine::replay::{Action, Replay, Report};
-use crate::pump::{PumpConfig, PumpStats};
+use crate::pump::PumpConfig;
 use crate::seam::{OnFailure, ReplayStore};
 
 /// Serves fetches, and the cursors of durable consumers.
-#[derive(Debug)]
-pub struct ReplayServer {
-    thread: Thread,
-    stats: Arc<ReplayStats>,
-    door: Door,
-}
+pub type ReplayServer = Server<ReplayStats>;
 
-impl ReplayServer {
+impl Server<ReplayStats> {
     /// Binds and starts the thread. `on_failure` is called on it if the store fails.
     ///
     /// # Errors
@@ -41,40 +35,7 @@ impl ReplayServer {
         let thread = Thread::spawn(&name, on_failure, move |stop| {
             block_on(&config.thread, run(&config, store, listener, stop, &shared))
         })?;
-        Ok(Self { thread, stats, door })
-    }
-
-    /// What it has done so far.
-    #[must_use]
-    pub fn stats(&self) -> Arc<ReplayStats> {
-        Arc::clone(&self.stats)
-    }
-
-    /// The endpoint, with the port that was bound.
-    #[must_use]
-    pub fn endpoint(&self) -> &str {
-        &self.door.endpoint
-    }
-
-    /// The address that was bound; `None` for a Unix socket.
-    #[must_use]
-    pub const fn address(&self) -> Option<SocketAddr> {
-        self.door.address
-    }
-
-    /// What the pump before it has done so far; `None` without one.
-    #[must_use]
-    pub fn pump(&self) -> Option<Arc<PumpStats>> {
-        self.door.pump()
-    }
-
-    /// Ends the thread.
-    ///
-    /// # Errors
-    /// [`Error::Deadline`] if the thread did not end in time: it is left behind.
-    pub fn stop(self, deadline: Duration) -> Result<(), Error> {
-        let closed = self.door.close(deadline);
-        self.thread.stop(deadline).and(closed)
+        Ok(Self::new(thread, stats, door))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The uplink receiver over a ROUTER.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,14 +9,15 @@ use bytes::Bytes;
 use forebay_wire::uplink::NackCode;
 use zeromq::Listener;
 
-use crate::adapter::bind::{Door, open};
+use crate::adapter::bind::open;
 use crate::adapter::router::Router;
+use crate::adapter::server::Server;
 use crate::adapter::stats::ReceiverStats;
 use crate::adapter::thread::{Clock, Stop, Thread, block_on};
 use crate::config::ReceiverConfig;
 use crate::error::{Error, Fault};
 use crate::machine::receiver::{Action, Receiver, Report};
-use crate::pump::{PumpConfig, PumpStats};
+use crate::pump::PumpConfig;
 use crate::seam::{EntryStore, OnFailure};
 
 /// Frames taken at one go, before what is durable is acked.
@@ -28,14 +28,9 @@ const TICK: Duration = Duration::from_secs(1);
 const TICK_STARVING: Duration = Duration::from_millis(20);
 
 /// Takes entries from many sources into one store and acks what is durable.
-#[derive(Debug)]
-pub struct UplinkReceiver {
-    thread: Thread,
-    stats: Arc<ReceiverStats>,
-    door: Door,
-}
+pub type UplinkReceiver = Server<ReceiverStats>;
 
-impl UplinkReceiver {
+impl Server<ReceiverStats> {
     /// Binds and starts the thread. `on_failure` is called on it if the store fails.
     ///
     /// # Errors
@@ -54,40 +49,7 @@ impl UplinkReceiver {
             let link = Link { thread, store, machine, clock: Clock::start(), stop, stats: shared };
             block_on(&config.thread, link.run(listener))
         })?;
-        Ok(Self { thread, stats, door })
-    }
-
-    /// What it has done so far.
-    #[must_use]
-    pub fn stats(&self) -> Arc<ReceiverStats> {
-        Arc::clone(&self.stats)
-    }
-
-    /// The endpoint, with the port that was bound.
-    #[must_use]
-    pub fn endpoint(&self) -> &str {
-        &self.door.endpoint
-    }
-
-    /// The address that was bound; `None` for a Unix socket.
-    #[must_use]
-    pub const fn address(&self) -> Option<SocketAddr> {
-        self.door.address
-    }
-
-    /// What the pump before it has done so far; `None` without one.
-    #[must_use]
-    pub fn pump(&self) -> Option<Arc<PumpStats>> {
-        self.door.pump()
-    }
-
-    /// Ends the thread; sources keep what was not acked.
-    ///
-    /// # Errors
-    /// [`Error::Deadline`] if the thread did not end in time: it is left behind.
-    pub fn stop(self, deadline: Duration) -> Result<(), Error> {
-        let closed = self.door.close(deadline);
-        self.thread.stop(deadline).and(closed)
+        Ok(Self::new(thread, stats, door))
     }
 }
 
