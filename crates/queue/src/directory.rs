@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
@@ -22,6 +23,11 @@ use crate::options::{Durability, Options};
 const NEW_NAME: &str = "ring.new";
 /// Zeroes are written in pieces of this size, so that the file's extents hold data.
 const ZERO_BYTES: usize = 1 << 20;
+/// How long the lock of somebody who merely looks can be in the way: two system calls of a process
+/// that may have to wait for a processor between them.
+const LOOK_TIME_MAX: Duration = Duration::from_millis(200);
+/// Pause between two tries for the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Makes a ring file; the directory too, if it is missing.
 pub(crate) fn create(dir: &Path, options: &Options) -> Result<()> {
@@ -140,20 +146,31 @@ pub(crate) fn read_super_block(file: &File, path: &Path) -> Result<SuperBlock> {
     Ok(block)
 }
 
+/// Takes the lock for life. Whoever merely looks at the queue holds one for a moment: that is
+/// waited for, and nothing longer.
 pub(crate) fn lock(file: &File, path: &Path) -> Result<()> {
-    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-        if error == rustix::io::Errno::WOULDBLOCK {
-            Error::Locked { path: path.to_owned() }
-        } else {
-            Error::io("lock", path, error.into())
+    let mut left = LOOK_TIME_MAX;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) if left.is_zero() => {
+                return Err(Error::Locked { path: path.to_owned() });
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                std::thread::sleep(LOCK_PAUSE);
+                left = left.saturating_sub(LOCK_PAUSE);
+            }
+            Err(error) => return Err(Error::io("lock", path, error.into())),
         }
-    })
+    }
 }
 
-/// Takes a shared lock, or says true if somebody has the exclusive one.
-pub(crate) fn lock_shared(file: &File, path: &Path) -> Result<bool> {
+/// Whether somebody has the queue open. Found out by a shared lock that is given back at once.
+pub(crate) fn is_locked(file: &File, path: &Path) -> Result<bool> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(false),
+        Ok(()) => rustix::fs::flock(file, FlockOperation::Unlock)
+            .map(|()| false)
+            .map_err(|error| Error::io("unlock", path, error.into())),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
         Err(error) => Err(Error::io("lock", path, error.into())),
     }

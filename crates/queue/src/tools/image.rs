@@ -95,9 +95,15 @@ impl Image {
             io::ErrorKind::NotFound => Error::Missing { path: path.clone() },
             _ => Error::io("open", &path, error),
         })?;
-        // A shared lock that goes with the file: nobody starts to write while it is copied.
-        let is_live = directory::lock_shared(&file, &path)?;
-        Self::read(&file, &path, is_live)
+        // No lock is held while it is copied: a tier that starts at this moment must not find the
+        // queue locked. If one has started meanwhile, the copy is made again beside it.
+        loop {
+            let is_live = directory::is_locked(&file, &path)?;
+            let image = Self::read(&file, &path, is_live);
+            if is_live || !directory::is_locked(&file, &path)? {
+                return image;
+            }
+        }
     }
 
     pub(super) fn read(file: &File, path: &Path, is_live: bool) -> Result<Image> {

@@ -153,3 +153,27 @@ fn an_image_beside_a_live_writer_is_always_clean() {
     });
     assert!(matches!(repair(dir.path()), Err(crate::Error::Locked { .. })));
 }
+
+/// Looking once held a shared lock for as long as the copy took, and a tier that started at that
+/// moment was told that its queue was locked.
+#[test]
+fn whoever_looks_at_a_queue_is_never_in_the_way_of_an_open() {
+    let dir = tempfile::tempdir().unwrap();
+    sample(dir.path());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let look = || {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                Image::open(dir.path()).unwrap();
+            }
+        };
+        scope.spawn(look);
+        scope.spawn(look);
+        for _ in 0..50 {
+            let queue = Queue::open(dir.path(), &options()).unwrap();
+            assert!(Image::open(dir.path()).unwrap().is_live());
+            queue.close().unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
