@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | something that this machine lacks | [`skip`], [`or_skip`] |
 //! | a real peer from PyPI, npm or Debian | [`python::venv`], [`node::packages`], [`debian::package`] |
+//! | a real store | [`clickhouse::ClickHouse`] |
+//! | a request to a server | [`http`] |
 //! | a process to kill | [`Child`] |
 //! | a condition with a deadline | [`wait_until`] |
 //! | a port that nobody has | [`Port`] |
@@ -14,7 +16,9 @@
 
 mod cache;
 mod child;
+pub mod clickhouse;
 pub mod debian;
+pub mod http;
 mod loop_mount;
 mod memory;
 pub mod node;

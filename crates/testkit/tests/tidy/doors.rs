@@ -15,7 +15,7 @@ struct Door {
     places: &'static [&'static str],
 }
 
-const DOORS: [Door; 5] = [
+const DOORS: [Door; 7] = [
     Door {
         crates: &["memmap2"],
         packages: &["crates/queue"],
@@ -40,10 +40,16 @@ const DOORS: [Door; 5] = [
         places: &["bins/storage/src/lake", "bins/storage/src/read", "crates/fleet/src/checker"],
     },
     Door {
-        crates: &["clickhouse", "postgres", "tokio-postgres", "redis"],
-        packages: &["bins/storage", "crates/fleet"],
-        places: &["bins/storage/src/sink", "crates/fleet/src/checker"],
+        crates: &["clickhouse"],
+        packages: &["bins/storage"],
+        places: &["bins/storage/src/clickhouse"],
     },
+    Door {
+        crates: &["postgres", "tokio-postgres"],
+        packages: &["bins/storage"],
+        places: &["bins/storage/src/postgres"],
+    },
+    Door { crates: &["redis"], packages: &["bins/storage"], places: &["bins/storage/src/redis"] },
 ];
 
 #[test]
