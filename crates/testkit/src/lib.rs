@@ -10,6 +10,7 @@
 //! | a condition with a deadline | [`wait_until`] |
 //! | a port that nobody has | [`Port`] |
 //! | a file system of one's own | [`LoopMount`] |
+//! | a network of one's own | [`netns::Lan`] |
 //! | what a process costs | [`rss_anon`] |
 //!
 //! Nothing here knows a tier, so that every package can use it.
@@ -21,6 +22,7 @@ pub mod debian;
 pub mod http;
 mod loop_mount;
 mod memory;
+pub mod netns;
 pub mod node;
 mod port;
 pub mod python;
