@@ -8,6 +8,8 @@
 //! | a thin binary | [`tier_main`], or [`tier::run`] under a subcommand |
 //! | a configuration struct | [`config::Validate`], [`ByteSize`], [`Duration`] |
 //! | metrics | [`Metrics`] over the registry that was passed in |
+//! | files that change while it runs | [`reload::Watched`] |
+//! | TLS of ports and links | [`tls::TlsServer`], [`tls::TlsClient`] |
 //! | `/healthz /readyz /metrics` | [`admin::Admin`] |
 //! | the end of the process | [`Shutdown`], [`fatal`], [`thread::spawn`] |
 
@@ -20,9 +22,11 @@ mod duration;
 mod fatal;
 pub mod logs;
 pub mod metrics;
+pub mod reload;
 mod shutdown;
 pub mod thread;
 pub mod tier;
+pub mod tls;
 
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use config::{ConfigError, Faults, Validate};

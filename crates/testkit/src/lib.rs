@@ -11,11 +11,13 @@
 //! | a port that nobody has | [`Port`] |
 //! | a file system of one's own | [`LoopMount`] |
 //! | a network of one's own | [`netns::Lan`] |
+//! | certificates, good and bad | [`certificates::Authority`] |
 //! | what a process costs | [`rss_anon`] |
 //!
 //! Nothing here knows a tier, so that every package can use it.
 
 mod cache;
+pub mod certificates;
 mod child;
 pub mod clickhouse;
 pub mod debian;
