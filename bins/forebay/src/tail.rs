@@ -151,6 +151,7 @@ mod tests {
             key: "state".into(),
             value: Value::Text("\u{1b}[2Jgone".into()),
             unit: None,
+            suspect: false,
             time: None,
         };
         assert_eq!(reading_words(&reading), "state=\"\\u{1b}[2Jgone\"");

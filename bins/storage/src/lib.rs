@@ -10,6 +10,7 @@
 //! | a new store | [`sink::Sink`] |
 //! | the files | [`lake`] |
 //! | questions about what is stored | [`read`], [`last`] |
+//! | what is known of devices | [`registry`] |
 //! | events as they come | [`live`], [`http`] |
 //!
 //! **Architecture invariant**: a cursor moves only after the store has acked, and what is sent
@@ -24,6 +25,7 @@ pub mod last;
 pub mod live;
 mod metrics;
 pub mod read;
+pub mod registry;
 pub mod rows;
 pub mod sink;
 mod tier;

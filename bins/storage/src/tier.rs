@@ -25,6 +25,7 @@ use crate::{
     live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed},
     metrics::{self, SinkSource},
     read::LakeFiles,
+    registry::Current,
     sink::{Limits as RangeLimits, SinkState, SinkStatus, SinkTask, SinkTaskConfig},
 };
 
@@ -129,7 +130,9 @@ pub fn start(
     let ending = Shutdown::new();
     let mut admin = Admin::new(registry, &shutdown);
     let lake = open_lake(&config)?;
-    let (sinks, tails) = start_sinks(&config, registry, lake.as_ref(), &shutdown, &mut admin)?;
+    let known = Current::default();
+    let (sinks, tails) =
+        start_sinks(&config, registry, lake.as_ref(), &known, &shutdown, &mut admin)?;
     let middles: Vec<Middle> =
         config.middles.iter().map(|middle| live_middle(&config, middle)).collect();
     let mut followers = Vec::new();
@@ -142,7 +145,7 @@ pub fn start(
             events: config.live.client_events,
             bytes: config.live.client_bytes.as_usize(),
         };
-        let made = Hub::new(last.clone(), limits);
+        let made = Hub::new(last.clone(), limits, known.clone());
         metrics::live(registry, &made, &last)?;
         for middle in &middles {
             let follower = FollowerConfig { middle: middle.clone(), lake: lake.clone() };
@@ -165,6 +168,7 @@ pub fn start(
         lake,
         tails,
         last: hub.as_ref().map(|hub: &Arc<Hub>| hub.last().clone()),
+        registry: known,
         live: hub.clone().map(|hub| LiveFeed {
             hub,
             middles,
@@ -270,6 +274,7 @@ fn start_sinks(
     config: &Config,
     registry: &Registry,
     lake: Option<&Arc<LakeFiles>>,
+    known: &Current,
     shutdown: &Shutdown,
     admin: &mut Admin,
 ) -> Result<Sinks, StartError> {
@@ -290,6 +295,7 @@ fn start_sinks(
         let task = SinkTaskConfig {
             name: name.clone(),
             limits: range_limits(&config.lake.flush),
+            registry: known.clone(),
             dead_letters: config.lake.dead_letters.clone(),
             stored: Box::new(move |encoded| {
                 for part in &encoded.parts {

@@ -24,6 +24,7 @@ use forebay_link::Seq;
 use forebay_ops::Shutdown;
 use forebay_storage::{
     lake::{FileName, LakeSink, encode, file::Step},
+    registry::Current,
     rows::Rows,
     sink::{Limits, SinkTask, SinkTaskConfig},
 };
@@ -43,6 +44,7 @@ fn config(dir: &Path, limits: Limits) -> SinkTaskConfig {
     SinkTaskConfig {
         name: "lake".to_owned(),
         limits,
+        registry: Current::default(),
         dead_letters: dir.join("dead"),
         stored: Box::new(|_| {}),
     }

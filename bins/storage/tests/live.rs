@@ -16,6 +16,7 @@ use forebay_ops::Shutdown;
 use forebay_storage::{
     last::LastValues,
     live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed, Outgoing, Reader},
+    registry::Current,
 };
 use forebay_wire::live::{Event, Mode, Position, ServerFrame, Subscription};
 use tokio::sync::Semaphore;
@@ -31,7 +32,7 @@ impl Live {
     fn start(events: usize) -> Self {
         let log = Log::new(1);
         let last = Arc::new(LastValues::new(1000));
-        let hub = Hub::new(last, BufferLimits { events, bytes: 1 << 20 });
+        let hub = Hub::new(last, BufferLimits { events, bytes: 1 << 20 }, Current::default());
         let middle = log.middle("m");
         let end = Shutdown::new();
         let config = FollowerConfig { middle: middle.clone(), lake: None };
@@ -313,6 +314,7 @@ fn last_values_start_from_the_lake_where_the_middle_has_forgotten() {
             outstanding_bytes: 1 << 20,
             age: Duration::from_secs(3600),
         },
+        registry: Current::default(),
         dead_letters: dir.path().join("dead"),
         stored: Box::new(|_| {}),
     };
@@ -322,7 +324,8 @@ fn last_values_start_from_the_lake_where_the_middle_has_forgotten() {
     log.reclaim(forebay_link::Seq::from_parts(1, 250));
 
     let last = Arc::new(LastValues::new(1000));
-    let hub = Hub::new(last.clone(), BufferLimits { events: 10, bytes: 1 << 20 });
+    let hub =
+        Hub::new(last.clone(), BufferLimits { events: 10, bytes: 1 << 20 }, Current::default());
     let end = Shutdown::new();
     let lake = Some(Arc::new(LakeFiles::open(&dir.path().join("lake")).unwrap()));
     let config = FollowerConfig { middle: log.middle("m"), lake };

@@ -14,6 +14,7 @@ use common::{
 use forebay_ops::Shutdown;
 use forebay_storage::{
     lake::LakeSink,
+    registry::Current,
     sink::{Limits, SinkTask, SinkTaskConfig},
 };
 use serde_json::{Value, json};
@@ -54,6 +55,7 @@ fn pyarrow_reads_every_row_of_the_lake() {
             outstanding_bytes: 1 << 20,
             age: Duration::from_secs(3600),
         },
+        registry: Current::default(),
         dead_letters: dir.path().join("dead"),
         stored: Box::new(|_| {}),
     };

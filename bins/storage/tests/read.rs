@@ -20,6 +20,7 @@ use forebay_storage::{
     http::Tails,
     lake::LakeSink,
     read::{Filter, LakeFiles, Order, PointValue, Tail as _, history, trend},
+    registry::Current,
     sink::{Limits, SinkTask, SinkTaskConfig},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -33,6 +34,7 @@ fn start(log: &Log, dir: &std::path::Path, rows: usize) -> SinkTask {
             outstanding_bytes: 1 << 30,
             age: Duration::from_secs(3600),
         },
+        registry: Current::default(),
         dead_letters: dir.join("dead"),
         stored: Box::new(|_| {}),
     };

@@ -15,6 +15,7 @@ use forebay_link::Seq;
 use forebay_ops::Shutdown;
 use forebay_storage::{
     feed::Consumer as _,
+    registry::Current,
     rows::Rows,
     sink::{
         Durability, EncodeError, Encoded, Idempotency, Limits, Outcome, Part, Sending, Sink,
@@ -92,6 +93,7 @@ fn start(log: &Log, name: &str, sink: MemorySink) -> SinkTask {
             outstanding_bytes: 1 << 20,
             age: Duration::from_millis(20),
         },
+        registry: Current::default(),
         dead_letters: std::env::temp_dir().join("unused"),
         stored: Box::new(|_| {}),
     };

@@ -43,6 +43,7 @@ fn event(counter: u64) -> ServerFrame<'static> {
         name: None,
         device_type: None,
         location: None,
+        known: None,
         session: SessionId::new(1).expect("small"),
         seq: MessageId::new(counter).expect("small"),
         received: Timestamp::from_micros(1).expect("in bounds"),

@@ -11,6 +11,7 @@ mod error;
 mod id;
 mod message;
 mod reading;
+pub mod registry;
 mod time;
 
 pub use error::Invalid;
@@ -37,6 +38,8 @@ pub mod limits {
     pub const UNIT_BYTES_MAX: usize = 32;
     /// Bytes in a content type.
     pub const CONTENT_TYPE_BYTES_MAX: usize = 128;
+    /// Bytes in a device's name, type or location.
+    pub const DESCRIPTION_BYTES_MAX: usize = 256;
     /// Readings in one message; an index fits 16 bits in every store.
     pub const READINGS_MAX: usize = 4096;
 }

@@ -182,6 +182,7 @@ fn live_server_frames() -> Vec<(&'static str, live::ServerFrame<'static>)> {
         key: "temperature".into(),
         value: Value::Float(21.0),
         unit: Some("Cel".into()),
+        suspect: false,
         time: Some(time(RECEIVED_US - 250_000)),
     };
     let running = live::LiveReading {
@@ -189,6 +190,7 @@ fn live_server_frames() -> Vec<(&'static str, live::ServerFrame<'static>)> {
         key: "running".into(),
         value: Value::Bool(true),
         unit: None,
+        suspect: true,
         time: None,
     };
     let event = |readings, opaque| {
@@ -199,6 +201,7 @@ fn live_server_frames() -> Vec<(&'static str, live::ServerFrame<'static>)> {
             name: None,
             device_type: Some("pump".into()),
             location: Some("hall 2".into()),
+            known: Some(true),
             session: session(4_611_686_018_427),
             seq: id(17),
             received: time(RECEIVED_US),
@@ -212,6 +215,10 @@ fn live_server_frames() -> Vec<(&'static str, live::ServerFrame<'static>)> {
         session: session(4_611_686_018_427),
         seq: id(17),
         received: time(RECEIVED_US),
+        name: None,
+        device_type: Some("pump".into()),
+        location: Some("hall 2".into()),
+        known: Some(true),
         reading: temperature.clone(),
     };
     let payload = live::Opaque {

@@ -69,6 +69,8 @@ fn subscription(
     let subscription = Subscription {
         devices: params.all("device"),
         prefix: params.text("prefix")?,
+        types: params.all("type"),
+        locations: params.all("location"),
         tenants: params.all("tenant"),
         keys: params.all("key"),
         mode: params
@@ -76,7 +78,6 @@ fn subscription(
             .unwrap_or_default(),
         from,
         snapshot,
-        ..Subscription::default()
     };
     params.finish()?;
     Ok(subscription)

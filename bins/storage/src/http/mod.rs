@@ -30,6 +30,7 @@ use crate::{
     last::LastValues,
     live::LiveFeed,
     read::{Filter, LakeFiles, Tail, TailMark},
+    registry::Current,
     rows::RowView,
     sink::RangeBuffer,
 };
@@ -56,6 +57,8 @@ pub struct App {
     pub tails: Tails,
     /// Last values; `None` without a live feed.
     pub last: Option<Arc<LastValues>>,
+    /// What is known of devices.
+    pub registry: Current,
     /// The live feed.
     pub live: Option<LiveFeed>,
     /// Readers that may still come.

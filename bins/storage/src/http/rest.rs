@@ -19,8 +19,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{App, Tails, error::ApiError, params::Params};
-use crate::read::{
-    Filter, LakeFiles, Order, ReadError, Tail as _, history as read_history, trend as read_trend,
+use crate::{
+    read::{
+        Filter, LakeFiles, Order, ReadError, Tail as _, history as read_history,
+        trend as read_trend,
+    },
+    registry::describe_last,
 };
 
 /// Last values in one answer.
@@ -34,8 +38,8 @@ const BUCKETS_MAX: i64 = 10_000;
 
 type Pairs = Query<Vec<(String, String)>>;
 
-/// `GET /v1/last?device=&prefix=&tenant=&key=&limit=`: all but `limit` optional and `device`,
-/// `key` repeatable.
+/// `GET /v1/last?device=&prefix=&type=&location=&tenant=&key=&limit=`: all optional; `device`,
+/// `type`, `location` and `key` repeatable.
 pub(super) async fn last(
     State(app): State<Arc<App>>,
     Query(pairs): Pairs,
@@ -43,18 +47,35 @@ pub(super) async fn last(
     let mut params = Params::new(pairs);
     let devices = params.all("device");
     let keys = params.all("key");
+    let types = params.all("type");
+    let locations = params.all("location");
     let prefix = params.text("prefix")?;
     let tenant = params.text("tenant")?;
     let limit = params.count("limit", POINTS_DEFAULT, LAST_MAX)?;
     params.finish()?;
     let last = app.last.as_ref().ok_or_else(|| ApiError::disabled("the live feed"))?;
+    let registry = app.registry.get();
+    if registry.is_empty() && !(types.is_empty() && locations.is_empty()) {
+        let reason = "type and location cannot be matched: no device registry is configured";
+        return Err(ApiError::bad(reason));
+    }
+    let any = |wanted: &[String], found: Option<&str>| {
+        wanted.is_empty() || found.is_some_and(|found| wanted.iter().any(|text| text == found))
+    };
+    let is_there = |found_tenant: &str, device: &str| {
+        let listed = registry.get(found_tenant, device);
+        any(&types, listed.and_then(|listed| listed.device_type.as_deref()))
+            && any(&locations, listed.and_then(|listed| listed.location.as_deref()))
+    };
     let wants = |found_tenant: &str, device: &str, key: &str| {
         tenant.as_deref().is_none_or(|wanted| wanted == found_tenant)
             && prefix.as_deref().is_none_or(|prefix| device.starts_with(prefix))
             && (devices.is_empty() || devices.iter().any(|wanted| wanted == device))
             && (keys.is_empty() || keys.iter().any(|wanted| wanted == key))
+            && is_there(found_tenant, device)
     };
-    let (values, at, truncated) = last.select(limit, &wants);
+    let (mut values, at, truncated) = last.select(limit, &wants);
+    describe_last(&mut values, &registry);
     let headers = [(header::CACHE_CONTROL, "no-store")];
     Ok((headers, Json(json!({ "values": values, "at": at, "truncated": truncated })))
         .into_response())

@@ -128,6 +128,9 @@ struct Dictionaries {
     labels: ArrayRef,
     kinds: ArrayRef,
     queue: ArrayRef,
+    names: ArrayRef,
+    device_types: ArrayRef,
+    locations: ArrayRef,
 }
 
 impl Dictionaries {
@@ -142,6 +145,9 @@ impl Dictionaries {
             labels: words(rows.labels()),
             kinds: Arc::new(StringArray::from_iter_values(Kind::ALL.map(Kind::as_str))),
             queue: Arc::new(StringArray::from_iter_values([rows.queue().to_string()])),
+            names: words(rows.names()),
+            device_types: words(rows.device_types()),
+            locations: words(rows.locations()),
         }
     }
 }
@@ -174,6 +180,8 @@ fn record_batch(
     let seqs = chunk.iter().map(|place| identity(place).1.cast_signed());
     let indexes = chunk.iter().map(|place| i32::from(rows.index(row(place))));
     let entries = chunk.iter().map(|place| rows.entry(message(place)).get());
+    let known = chunk.iter().map(|place| rows.is_known(message(place)));
+    let suspect = chunk.iter().map(|place| rows.is_suspect(row(place)));
     let [float, int, bool, text, payload] = values(rows, chunk);
     let columns: Vec<ArrayRef> = vec![
         words(by_message(&|message| rows.tenant(message)), &dictionaries.tenants)?,
@@ -194,6 +202,11 @@ fn record_batch(
         payload,
         words(Int32Array::from_iter_values(chunk.iter().map(|_| 0)), &dictionaries.queue)?,
         Arc::new(UInt64Array::from_iter_values(entries)),
+        words(optional(&|row| rows.name(rows.message(row))), &dictionaries.names)?,
+        words(optional(&|row| rows.device_type(rows.message(row))), &dictionaries.device_types)?,
+        words(optional(&|row| rows.location(rows.message(row))), &dictionaries.locations)?,
+        Arc::new(known.map(Some).collect::<BooleanArray>()),
+        Arc::new(suspect.map(Some).collect::<BooleanArray>()),
     ];
     Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
 }

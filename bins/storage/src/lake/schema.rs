@@ -37,6 +37,11 @@ pub mod column {
     pub const PAYLOAD: usize = 15;
     pub const QUEUE: usize = 16;
     pub const ENTRY: usize = 17;
+    pub const NAME: usize = 18;
+    pub const DEVICE_TYPE: usize = 19;
+    pub const LOCATION: usize = 20;
+    pub const KNOWN: usize = 21;
+    pub const SUSPECT: usize = 22;
 }
 
 /// Rows in a page: what a reader of one series has to decode at least.
@@ -67,8 +72,25 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("payload", DataType::Binary, true),
         Field::new("queue", word(), false),
         Field::new("entry", DataType::UInt64, false),
+        Field::new("name", word(), true),
+        Field::new("device_type", word(), true),
+        Field::new("location", word(), true),
+        Field::new("known", DataType::Boolean, true),
+        Field::new("suspect", DataType::Boolean, true),
     ]))
 });
+
+/// The schema of a file with so many columns: later releases add columns at the end.
+///
+/// - 18 columns: before the registry.
+/// - 23 columns: what the registry knows of the device.
+#[must_use]
+pub fn schema_of(columns: usize) -> SchemaRef {
+    if columns >= SCHEMA.fields().len() {
+        return SCHEMA.clone();
+    }
+    Arc::new(Schema::new(SCHEMA.fields()[..columns].to_vec()))
+}
 
 /// How a lake file is packed.
 ///

@@ -344,11 +344,16 @@ impl Device {
             session: newest.session,
             seq: newest.seq,
             received: newest.received,
+            name: None,
+            device_type: None,
+            location: None,
+            known: None,
             reading: LiveReading {
                 index: newest.index,
                 key: newest.key.to_string().into(),
                 value: newest.value.clone(),
                 unit: newest.unit.as_deref().map(|unit| unit.to_owned().into()),
+                suspect: false,
                 time: newest.time,
             },
         }

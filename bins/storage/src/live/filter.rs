@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use forebay_model::{Body, Message};
+use forebay_model::{Body, Message, registry::Device};
 use forebay_wire::live::Subscription;
 
 /// A subscription that cannot be served; the sentence is for its author.
@@ -15,19 +15,21 @@ pub struct BadSubscription(pub String);
 pub struct EventFilter {
     devices: HashSet<String>,
     prefix: Option<String>,
+    types: HashSet<String>,
+    locations: HashSet<String>,
     tenants: HashSet<String>,
     keys: HashSet<String>,
 }
 
 impl EventFilter {
-    /// Takes the filters of a subscription.
+    /// Takes the filters of a subscription; `registry` says whether there is a device registry.
     ///
     /// # Errors
     /// [`BadSubscription`]: it filters by what only a device registry knows, and there is none.
-    pub fn new(subscription: &Subscription) -> Result<Self, BadSubscription> {
+    pub fn new(subscription: &Subscription, registry: bool) -> Result<Self, BadSubscription> {
         for (name, list) in [("types", &subscription.types), ("locations", &subscription.locations)]
         {
-            if !list.is_empty() {
+            if !list.is_empty() && !registry {
                 return Err(BadSubscription(format!(
                     "{name} cannot be matched: no device registry is configured"
                 )));
@@ -37,15 +39,23 @@ impl EventFilter {
         Ok(Self {
             devices: set(&subscription.devices),
             prefix: subscription.prefix.clone(),
+            types: set(&subscription.types),
+            locations: set(&subscription.locations),
             tenants: set(&subscription.tenants),
             keys: set(&subscription.keys),
         })
     }
 
-    /// Whether a device is wanted.
+    /// Whether a device is wanted; `listed` is what the registry knows of it.
     #[must_use]
-    pub fn wants_device(&self, tenant: &str, device: &str) -> bool {
-        if !self.tenants.is_empty() && !self.tenants.contains(tenant) {
+    pub fn wants_device(&self, tenant: &str, device: &str, listed: Option<&Device>) -> bool {
+        let has = |wanted: &HashSet<String>, found: Option<&str>| {
+            wanted.is_empty() || found.is_some_and(|found| wanted.contains(found))
+        };
+        if !has(&self.tenants, Some(tenant))
+            || !has(&self.types, listed.and_then(|listed| listed.device_type.as_deref()))
+            || !has(&self.locations, listed.and_then(|listed| listed.location.as_deref()))
+        {
             return false;
         }
         if self.devices.is_empty() && self.prefix.is_none() {
@@ -63,9 +73,14 @@ impl EventFilter {
 
     /// Puts the places of the wanted readings into `picked`; says whether the message is wanted.
     /// An opaque payload has no key: it is wanted where no keys are named.
-    pub fn pick(&self, message: &Message<'_>, picked: &mut Vec<u16>) -> bool {
+    pub fn pick(
+        &self,
+        message: &Message<'_>,
+        listed: Option<&Device>,
+        picked: &mut Vec<u16>,
+    ) -> bool {
         picked.clear();
-        if !self.wants_device(&message.tenant, &message.device) {
+        if !self.wants_device(&message.tenant, &message.device, listed) {
             return false;
         }
         match &message.body {

@@ -18,7 +18,10 @@ use forebay_wire::{
 };
 
 use super::{Buffer, BufferLimits, EventFilter, Frame};
-use crate::last::LastValues;
+use crate::{
+    last::LastValues,
+    registry::{Current, Listed, describe_last, listed},
+};
 
 /// One reader.
 #[derive(Debug)]
@@ -64,6 +67,7 @@ impl Drop for Registered {
 pub struct Hub {
     last: Arc<LastValues>,
     limits: BufferLimits,
+    registry: Current,
     state: Mutex<State>,
     events: AtomicU64,
     missed: AtomicU64,
@@ -101,12 +105,14 @@ pub struct Entry<'a> {
 }
 
 impl Hub {
-    /// A hub without readers, over the last values it keeps up.
+    /// A hub without readers, over the last values it keeps up; events are described by the
+    /// registry in force when they come.
     #[must_use]
-    pub fn new(last: Arc<LastValues>, limits: BufferLimits) -> Arc<Self> {
+    pub fn new(last: Arc<LastValues>, limits: BufferLimits, registry: Current) -> Arc<Self> {
         Arc::new(Self {
             last,
             limits,
+            registry,
             state: Mutex::default(),
             events: AtomicU64::new(0),
             missed: AtomicU64::new(0),
@@ -115,6 +121,12 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of devices.
+    #[must_use]
+    pub fn registry(&self) -> &Current {
+        &self.registry
     }
 
     /// The last values.
@@ -134,9 +146,10 @@ impl Hub {
         }
         let mut missed = 0;
         let mut sheet = Sheet::default();
+        let registry = self.registry.get();
         for entry in entries {
             let at = Position { queue: upto.queue, seq: entry.seq };
-            sheet.clear();
+            sheet.clear(listed(&registry, &entry.message.tenant, &entry.message.device));
             for client in &state.clients {
                 if !client.knows(at) {
                     missed += sheet.hand(client, at, entry);
@@ -189,10 +202,15 @@ impl Hub {
         let at: Vec<Position> =
             state.positions.iter().map(|(&queue, &(seq, _))| Position { queue, seq }).collect();
         let snapshot = snapshot.then(|| {
+            let registry = self.registry.get();
             let wants = |tenant: &str, device: &str, key: &str| {
-                filter.wants_device(tenant, device) && filter.wants_key(key)
+                let listed = registry.get(tenant, device);
+                filter.wants_key(key)
+                    && filter.wants_device(tenant, device, listed.map(|device| &**device))
             };
-            self.last.select(usize::MAX, &wants).0
+            let mut values = self.last.select(usize::MAX, &wants).0;
+            describe_last(&mut values, &registry);
+            values
         });
         let client = Arc::new(Client {
             filter: filter.clone(),
@@ -232,6 +250,7 @@ impl Hub {
 /// The frames made of one message so far, each shared by the readers that want just it.
 #[derive(Debug, Default)]
 struct Sheet {
+    listed: Listed,
     picked: Vec<u16>,
     whole: Option<Arc<Frame>>,
     parts: Vec<(Vec<u16>, Arc<Frame>)>,
@@ -239,14 +258,16 @@ struct Sheet {
 }
 
 impl Sheet {
-    fn clear(&mut self) {
+    fn clear(&mut self, listed: Listed) {
+        self.listed = listed;
         self.whole = None;
         self.parts.clear();
     }
 
     /// Puts the message into a reader's buffer if it wants it; returns how many events fell out.
     fn hand(&mut self, client: &Client, at: Position, entry: &Entry<'_>) -> u64 {
-        if !client.filter.pick(&entry.message, &mut self.picked) {
+        let device = self.listed.as_ref().and_then(Option::as_deref);
+        if !client.filter.pick(&entry.message, device, &mut self.picked) {
             return 0;
         }
         let readings = match &entry.message.body {
@@ -255,7 +276,10 @@ impl Sheet {
         };
         if client.buffer.mode() == Mode::Every || readings.is_empty() {
             let frame = if self.picked.len() == readings.len() {
-                self.whole.get_or_insert_with(|| Frame::new(at, entry.canonical, None)).clone()
+                let listed = &self.listed;
+                self.whole
+                    .get_or_insert_with(|| Frame::new(at, entry.canonical, None, listed.clone()))
+                    .clone()
             } else {
                 let picked = std::mem::take(&mut self.picked);
                 let frame = self.part(at, entry, &picked);
@@ -286,7 +310,7 @@ impl Sheet {
         if let Some((_, frame)) = self.parts.iter().find(|(places, _)| places == picked) {
             return frame.clone();
         }
-        let frame = Frame::new(at, entry.canonical, Some(picked));
+        let frame = Frame::new(at, entry.canonical, Some(picked), self.listed.clone());
         self.parts.push((picked.to_vec(), frame.clone()));
         frame
     }

@@ -65,7 +65,7 @@ impl Reader {
         feed: &LiveFeed,
         subscription: &Subscription,
     ) -> Result<Self, BadSubscription> {
-        let filter = EventFilter::new(subscription)?;
+        let filter = EventFilter::new(subscription, !feed.hub.registry().get().is_empty())?;
         let mode = subscription.mode;
         if subscription.from.is_empty() {
             let registered = feed

@@ -17,7 +17,10 @@ use super::{
     EventFilter, Hub, Outgoing, Registered,
     frame::{encode, event},
 };
-use crate::feed::{Middle, Source};
+use crate::{
+    feed::{Middle, Source},
+    registry::listed,
+};
 
 /// Longest wait for an event: how soon a reader that has gone is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -131,14 +134,18 @@ impl Resume {
 
     fn send_batch(&self, known: Position, batch: &RecordBatch) -> Result<(), ResumeError> {
         let mut picked = Vec::new();
+        let registry = self.hub.registry().get();
         for record in batch.iter().filter(|record| record.seq > known.seq) {
             let Some(stored) = Stored::decode(record.payload) else { continue };
             let Ok(message) = entry::decode(stored.entry) else { continue };
-            if !self.filter.pick(&message, &mut picked) {
+            let listed = listed(&registry, &message.tenant, &message.device);
+            let device = listed.as_ref().and_then(Option::as_deref);
+            if !self.filter.pick(&message, device, &mut picked) {
                 continue;
             }
             let at = Position { queue: batch.queue(), seq: record.seq };
-            self.send(Some(at), &ServerFrame::Event(event(at, &message, Some(&picked))))?;
+            let event = event(at, &message, Some(&picked), &listed);
+            self.send(Some(at), &ServerFrame::Event(event))?;
         }
         Ok(())
     }

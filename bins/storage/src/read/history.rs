@@ -50,6 +50,9 @@ pub struct Point {
     /// Its unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// Whether the value is not of the type or within the bounds that the registry gives.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
     /// Which life of the device's counter.
     pub session: u64,
     /// The message's number in that session.
@@ -122,6 +125,7 @@ impl Point {
                 }
             },
             unit: row.unit.map(str::to_owned),
+            suspect: row.suspect,
             session: row.session,
             seq: row.seq,
             index: row.index,

@@ -27,7 +27,7 @@ use parquet::{
 
 use super::{Filter, ReadError};
 use crate::{
-    lake::schema::{SCHEMA, column},
+    lake::schema::{SCHEMA, column, schema_of},
     rows::{Cell, Kind, RowView},
 };
 
@@ -67,7 +67,15 @@ impl Columns {
             column::INDEX,
             column::CONTENT_TYPE,
             column::ENTRY,
+            column::NAME,
+            column::DEVICE_TYPE,
+            column::LOCATION,
+            column::KNOWN,
+            column::SUSPECT,
         ];
+        // An older file ends before the columns that came later.
+        let columns = schema.num_columns();
+        let readings = readings.into_iter().filter(|&place| place < columns);
         match self {
             Self::All => ProjectionMask::all(),
             Self::Readings => ProjectionMask::leaves(schema, numbers.into_iter().chain(readings)),
@@ -82,11 +90,13 @@ impl Columns {
 /// [`ReadError`]: the file is gone, or it is not a file of this lake.
 pub fn open(path: &Path) -> Result<(fs::File, ArrowReaderMetadata), ReadError> {
     let file = fs::File::open(path).map_err(|error| ReadError::io(path, error))?;
-    let options = ArrowReaderOptions::new()
-        .with_schema(SCHEMA.clone())
-        .with_page_index_policy(PageIndexPolicy::Optional);
-    let metadata = ArrowReaderMetadata::load(&file, options)
-        .map_err(|error| ReadError::parquet(path, error))?;
+    let failed = |error| ReadError::parquet(path, error);
+    let options = || ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let found = ArrowReaderMetadata::load(&file, options()).map_err(failed)?;
+    let parquet = found.metadata().clone();
+    let columns = parquet.file_metadata().schema_descr().num_columns();
+    let options = options().with_schema(schema_of(columns));
+    let metadata = ArrowReaderMetadata::try_new(parquet, options).map_err(failed)?;
     Ok((file, metadata))
 }
 
@@ -229,6 +239,11 @@ struct Batch<'a> {
     seq: Option<&'a Int64Array>,
     index: Option<&'a Int32Array>,
     entry: Option<&'a UInt64Array>,
+    name: Words<'a>,
+    device_type: Words<'a>,
+    location: Words<'a>,
+    known: Option<&'a BooleanArray>,
+    suspect: Option<&'a BooleanArray>,
 }
 
 fn typed<A: Array + 'static>(batch: &RecordBatch, place: usize) -> Option<&A> {
@@ -257,6 +272,11 @@ impl<'a> Batch<'a> {
             seq: typed(batch, column::SEQ),
             index: typed(batch, column::INDEX),
             entry: typed(batch, column::ENTRY),
+            name: words(column::NAME),
+            device_type: words(column::DEVICE_TYPE),
+            location: words(column::LOCATION),
+            known: typed(batch, column::KNOWN),
+            suspect: typed(batch, column::SUSPECT),
         }
     }
 
@@ -272,6 +292,9 @@ impl<'a> Batch<'a> {
     fn view(&self, row: usize) -> RowView<'_> {
         let unsigned =
             |array: Option<&Int64Array>| array.map_or(0, |array| array.value(row).cast_unsigned());
+        let flag = |array: Option<&BooleanArray>| {
+            array.is_some_and(|array| array.is_valid(row) && array.value(row))
+        };
         RowView {
             tenant: self.tenant.get(row).unwrap_or_default(),
             device: self.device.get(row).unwrap_or_default(),
@@ -284,6 +307,11 @@ impl<'a> Batch<'a> {
             time_us: self.time.filter(|array| array.is_valid(row)).map(|array| array.value(row)),
             received_us: self.received.map_or(0, |array| array.value(row)),
             entry: forebay_wire::Seq::new(self.entry.map_or(0, |array| array.value(row))),
+            name: self.name.get(row),
+            device_type: self.device_type.get(row),
+            location: self.location.get(row),
+            known: flag(self.known),
+            suspect: flag(self.suspect),
         }
     }
 

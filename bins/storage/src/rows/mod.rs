@@ -1,20 +1,27 @@
 //! The rows of one range of entries, column by column, as every sink and reader takes them.
 //!
 //! A batch is filled straight from decoded messages: numbers into vectors, repeated strings into
-//! dictionaries, other text into one arena; there is no struct per row. What it holds depends on
-//! the entries alone, so a replayed range gives an equal batch, which is what makes a re-sent block
-//! identical.
+//! dictionaries, other text into one arena; there is no struct per row. Which rows it holds, and in
+//! which order, depends on the entries alone, so a replayed range gives an equal batch, which is
+//! what makes a re-sent block identical. What the device registry knows is added in columns of its
+//! own, one registry a batch.
 //!
 //! Not here: which rows form a batch (`sink`), and how a store writes them.
 
+mod columns;
 mod interner;
+mod profiles;
 mod view;
 
 pub use interner::Interner;
 pub use view::{Cell, Kind, RowView};
 
-use forebay_model::{Body, Message, Value};
+use std::sync::Arc;
+
+use forebay_model::{Body, Message, Value, registry::Registry};
 use forebay_wire::{QueueId, Seq, entry, entry::EntryError};
+
+use profiles::Profiles;
 
 /// Stands for "no code" in a column of codes.
 pub const NONE: u32 = u32::MAX;
@@ -34,6 +41,10 @@ pub struct Rows {
     keys: Interner,
     /// Units, and content types of opaque payloads.
     labels: Interner,
+    /// Which labels came with an entry, and their bytes: those of the registry count for nothing.
+    sent_labels: Vec<bool>,
+    sent_label_bytes: usize,
+    profiles: Profiles,
     message: MessageColumns,
     reading: ReadingColumns,
     /// Text values and opaque payloads, one behind the other.
@@ -49,6 +60,7 @@ struct MessageColumns {
     seq: Vec<u64>,
     received_us: Vec<i64>,
     entry: Vec<u64>,
+    profile: Vec<u32>,
 }
 
 /// One element a row.
@@ -62,6 +74,7 @@ struct ReadingColumns {
     value: Vec<u64>,
     label: Vec<u32>,
     time_us: Vec<i64>,
+    suspect: Vec<bool>,
 }
 
 impl Rows {
@@ -77,6 +90,9 @@ impl Rows {
             devices: Interner::default(),
             keys: Interner::default(),
             labels: Interner::default(),
+            sent_labels: Vec::new(),
+            sent_label_bytes: 0,
+            profiles: Profiles::default(),
             message: MessageColumns::default(),
             reading: ReadingColumns::default(),
             text: Vec::new(),
@@ -88,14 +104,17 @@ impl Rows {
     /// Pages that are never touched cost nothing, and a batch that grows by doubling would hold up
     /// to twice what it needs.
     pub fn reserve(&mut self, rows: usize, text_bytes: usize) {
-        let MessageColumns { tenant, device, session, seq, received_us, entry } = &mut self.message;
+        let MessageColumns { tenant, device, session, seq, received_us, entry, profile } =
+            &mut self.message;
         tenant.reserve(rows);
         device.reserve(rows);
         session.reserve(rows);
         seq.reserve(rows);
         received_us.reserve(rows);
         entry.reserve(rows);
-        let ReadingColumns { message, index, key, kind, value, label, time_us } = &mut self.reading;
+        profile.reserve(rows);
+        let ReadingColumns { message, index, key, kind, value, label, time_us, suspect } =
+            &mut self.reading;
         message.reserve(rows);
         index.reserve(rows);
         key.reserve(rows);
@@ -103,6 +122,7 @@ impl Rows {
         value.reserve(rows);
         label.reserve(rows);
         time_us.reserve(rows);
+        suspect.reserve(rows);
         self.text.reserve(text_bytes);
     }
 
@@ -132,8 +152,12 @@ impl Rows {
         self.skip(seq);
         let number =
             u32::try_from(self.message.seq.len()).expect("a batch has under 2^32 messages");
-        self.message.tenant.push(self.tenants.intern(&message.tenant));
-        self.message.device.push(self.devices.intern(&message.device));
+        let tenant = self.tenants.intern(&message.tenant);
+        let device = self.devices.intern(&message.device);
+        let profile = self.profiles.of((tenant, device), &message.tenant, &message.device);
+        self.message.tenant.push(tenant);
+        self.message.device.push(device);
+        self.message.profile.push(profile);
         self.message.session.push(message.session.get());
         self.message.seq.push(message.seq.get());
         self.message.received_us.push(message.received.micros());
@@ -149,11 +173,20 @@ impl Rows {
                     };
                     self.reading.message.push(number);
                     self.reading.index.push(index as u16);
-                    self.reading.key.push(self.keys.intern(&reading.key));
+                    let key = self.keys.intern(&reading.key);
+                    self.reading.key.push(key);
                     self.reading.kind.push(kind);
                     self.reading.value.push(value);
-                    let unit = reading.unit.as_deref();
-                    self.reading.label.push(unit.map_or(NONE, |unit| self.labels.intern(unit)));
+                    let sent = reading.unit.as_deref().map(|unit| self.label_of(unit));
+                    let (unit, suspect) = self.profiles.judge(
+                        profile,
+                        (key, &reading.key),
+                        &reading.value,
+                        &mut self.labels,
+                        sent.is_none(),
+                    );
+                    self.reading.label.push(sent.unwrap_or(unit));
+                    self.reading.suspect.push(suspect);
                     self.reading.time_us.push(reading.time.map_or(NO_TIME, |time| time.micros()));
                 }
             }
@@ -163,10 +196,35 @@ impl Rows {
                 self.reading.key.push(NONE);
                 self.reading.kind.push(Kind::Opaque);
                 self.reading.value.push(keep(&mut self.text, payload));
-                self.reading.label.push(self.labels.intern(content_type));
+                let label = self.label_of(content_type);
+                self.reading.label.push(label);
                 self.reading.time_us.push(NO_TIME);
+                self.reading.suspect.push(false);
             }
         }
+    }
+
+    /// The code of a label that came with an entry.
+    fn label_of(&mut self, text: &str) -> u32 {
+        let code = self.labels.intern(text);
+        let place = code as usize;
+        if self.sent_labels.len() <= place {
+            self.sent_labels.resize(place + 1, false);
+        }
+        if !std::mem::replace(&mut self.sent_labels[place], true) {
+            // Its entry in the table, its end and itself.
+            self.sent_label_bytes += 9 + text.len();
+        }
+        code
+    }
+
+    /// Devices of the rows that follow are looked up in `registry`.
+    ///
+    /// # Panics
+    /// If it holds rows already: one registry serves a whole batch.
+    pub fn describe_by(&mut self, registry: Arc<Registry>) {
+        assert!(self.message.seq.is_empty(), "a batch is described by one registry");
+        self.profiles.clear(registry);
     }
 
     /// Forgets all rows and keeps the memory, for the next range of a queue.
@@ -178,14 +236,21 @@ impl Rows {
         for interner in [&mut self.tenants, &mut self.devices, &mut self.keys, &mut self.labels] {
             interner.clear();
         }
-        let MessageColumns { tenant, device, session, seq, received_us, entry } = &mut self.message;
+        self.sent_labels.clear();
+        self.sent_label_bytes = 0;
+        let registry = self.profiles.registry().clone();
+        self.profiles.clear(registry);
+        let MessageColumns { tenant, device, session, seq, received_us, entry, profile } =
+            &mut self.message;
         tenant.clear();
         device.clear();
         session.clear();
         seq.clear();
         received_us.clear();
         entry.clear();
-        let ReadingColumns { message, index, key, kind, value, label, time_us } = &mut self.reading;
+        profile.clear();
+        let ReadingColumns { message, index, key, kind, value, label, time_us, suspect } =
+            &mut self.reading;
         message.clear();
         index.clear();
         key.clear();
@@ -193,6 +258,7 @@ impl Rows {
         value.clear();
         label.clear();
         time_us.clear();
+        suspect.clear();
         self.text.clear();
     }
 
@@ -236,6 +302,7 @@ impl Rows {
         let label = self.label(row).map(|code| self.labels.get(code));
         let value = self.cell(row);
         let opaque = matches!(value, Cell::Opaque { .. });
+        let profiles = &self.profiles;
         RowView {
             tenant: self.tenants.get(self.message.tenant[message]),
             device: self.devices.get(self.message.device[message]),
@@ -248,6 +315,11 @@ impl Rows {
             time_us: self.time_us(row),
             received_us: self.message.received_us[message],
             entry: Seq::new(self.message.entry[message]),
+            name: self.name(message).map(|code| profiles.names.get(code)),
+            device_type: self.device_type(message).map(|code| profiles.types.get(code)),
+            location: self.location(message).map(|code| profiles.locations.get(code)),
+            known: self.is_known(message),
+            suspect: self.reading.suspect[row],
         }
     }
 
@@ -256,130 +328,18 @@ impl Rows {
         (0..self.len()).map(|row| self.row(row))
     }
 
-    /// The value of a row.
-    #[must_use]
-    pub fn cell(&self, row: usize) -> Cell<'_> {
-        let bits = self.reading.value[row];
-        match self.reading.kind[row] {
-            Kind::Float => Cell::Float(f64::from_bits(bits)),
-            Kind::Int => Cell::Int(bits.cast_signed()),
-            Kind::Bool => Cell::Bool(bits != 0),
-            Kind::Text => {
-                let text = std::str::from_utf8(self.kept(bits)).expect("it was a str when kept");
-                Cell::Text(text)
-            }
-            Kind::Opaque => Cell::Opaque {
-                content_type: self.labels.get(self.reading.label[row]),
-                payload: self.kept(bits),
-            },
-        }
-    }
-
-    /// The kind of a row's value.
-    #[must_use]
-    pub fn kind(&self, row: usize) -> Kind {
-        self.reading.kind[row]
-    }
-
-    /// Which message of the batch a row belongs to, from 0.
-    #[must_use]
-    pub fn message(&self, row: usize) -> usize {
-        self.reading.message[row] as usize
-    }
-
-    /// The code of a row's key in [`Rows::keys`].
-    #[must_use]
-    pub fn key(&self, row: usize) -> Option<u32> {
-        Some(self.reading.key[row]).filter(|&code| code != NONE)
-    }
-
-    /// The code of a row's unit or content type in [`Rows::labels`].
-    #[must_use]
-    pub fn label(&self, row: usize) -> Option<u32> {
-        Some(self.reading.label[row]).filter(|&code| code != NONE)
-    }
-
-    /// A row's place in its message.
-    #[must_use]
-    pub fn index(&self, row: usize) -> u16 {
-        self.reading.index[row]
-    }
-
-    /// When a row was measured, if its device said so.
-    #[must_use]
-    pub fn time_us(&self, row: usize) -> Option<i64> {
-        Some(self.reading.time_us[row]).filter(|&time_us| time_us != NO_TIME)
-    }
-
-    /// The code of a message's tenant in [`Rows::tenants`].
-    #[must_use]
-    pub fn tenant(&self, message: usize) -> u32 {
-        self.message.tenant[message]
-    }
-
-    /// The code of a message's device in [`Rows::devices`].
-    #[must_use]
-    pub fn device(&self, message: usize) -> u32 {
-        self.message.device[message]
-    }
-
-    /// A message's session and its number there.
-    #[must_use]
-    pub fn identity(&self, message: usize) -> (u64, u64) {
-        (self.message.session[message], self.message.seq[message])
-    }
-
-    /// When the front received a message.
-    #[must_use]
-    pub fn received_us(&self, message: usize) -> i64 {
-        self.message.received_us[message]
-    }
-
-    /// A message's entry in the queue.
-    #[must_use]
-    pub fn entry(&self, message: usize) -> Seq {
-        Seq::new(self.message.entry[message])
-    }
-
-    /// How many messages it holds.
-    #[must_use]
-    pub fn messages(&self) -> usize {
-        self.message.seq.len()
-    }
-
-    /// Dictionary of tenants.
-    #[must_use]
-    pub fn tenants(&self) -> &Interner {
-        &self.tenants
-    }
-
-    /// Dictionary of devices.
-    #[must_use]
-    pub fn devices(&self) -> &Interner {
-        &self.devices
-    }
-
-    /// Dictionary of keys.
-    #[must_use]
-    pub fn keys(&self) -> &Interner {
-        &self.keys
-    }
-
-    /// Dictionary of units and content types.
-    #[must_use]
-    pub fn labels(&self) -> &Interner {
-        &self.labels
-    }
-
     /// Bytes it would take to keep what it holds now: what a batch is closed by.
+    ///
+    /// What the registry adds is not counted: where a batch ends must not depend on it.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        const MESSAGE_BYTES: usize = 4 + 4 + 8 + 8 + 8 + 8;
-        const ROW_BYTES: usize = 4 + 2 + 4 + 1 + 8 + 4 + 8;
-        let dictionaries = [&self.tenants, &self.devices, &self.keys, &self.labels];
+        const MESSAGE_BYTES: usize = 4 + 4 + 8 + 8 + 8 + 8 + 4;
+        const ROW_BYTES: usize = 4 + 2 + 4 + 1 + 8 + 4 + 8 + 1;
+        let dictionaries = [&self.tenants, &self.devices, &self.keys];
         self.messages() * MESSAGE_BYTES
             + self.len() * ROW_BYTES
             + self.text.len()
+            + self.sent_label_bytes
             + dictionaries.iter().map(|dictionary| dictionary.heap_bytes()).sum::<usize>()
     }
 

@@ -103,7 +103,7 @@ pub struct RowView<'a> {
     pub key: Option<&'a str>,
     /// The value.
     pub value: Cell<'a>,
-    /// Its unit.
+    /// Its unit: the device's own word, else the registry's.
     pub unit: Option<&'a str>,
     /// When it was measured, if the device said so, in microseconds since the epoch.
     pub time_us: Option<i64>,
@@ -111,6 +111,16 @@ pub struct RowView<'a> {
     pub received_us: i64,
     /// Its entry in the middle's queue.
     pub entry: Seq,
+    /// The device's name, if the registry gives one.
+    pub name: Option<&'a str>,
+    /// The device's type, if the registry gives one.
+    pub device_type: Option<&'a str>,
+    /// The device's location, if the registry gives one.
+    pub location: Option<&'a str>,
+    /// Whether the registry lists the device; `false` of all where there is no registry.
+    pub known: bool,
+    /// Whether the value is not of the type or within the bounds that the registry gives.
+    pub suspect: bool,
 }
 
 impl RowView<'_> {

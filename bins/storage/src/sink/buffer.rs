@@ -14,6 +14,7 @@ use forebay_wire::{QueueId, Seq};
 
 use crate::{
     read::{Filter, Tail, TailMark},
+    registry::Current,
     rows::{RowView, Rows},
 };
 
@@ -49,6 +50,7 @@ impl Limits {
 #[derive(Debug)]
 pub struct RangeBuffer {
     limits: Limits,
+    registry: Current,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -83,9 +85,9 @@ pub(super) struct Sealed {
 }
 
 impl RangeBuffer {
-    /// An empty buffer.
+    /// An empty buffer; its ranges are described by the registry in force when they begin.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, registry: Current) -> Self {
         let state = State {
             open: limits.room(QueueId::new(0)),
             open_meta: Meta::default(),
@@ -94,7 +96,7 @@ impl RangeBuffer {
             seal_at: None,
             finished: false,
         };
-        Self { limits, state: Mutex::new(state), changed: Condvar::new() }
+        Self { limits, registry, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -106,6 +108,7 @@ impl RangeBuffer {
         let mut state = self.lock();
         debug_assert!(state.open.span().is_none(), "the range of the old queue was closed");
         state.open.clear(queue);
+        state.open.describe_by(self.registry.get());
         state.seal_at = seal_at;
     }
 
@@ -157,6 +160,7 @@ impl RangeBuffer {
         let next = state.spare.take().unwrap_or_else(|| self.limits.room(queue));
         let rows = std::mem::replace(&mut state.open, next);
         state.open.clear(queue);
+        state.open.describe_by(self.registry.get());
         let meta = std::mem::take(&mut state.open_meta);
         state.seal_at = None;
         state.sealed.push_back(Arc::new(Sealed { rows, first_us: meta.first_us }));

@@ -15,7 +15,7 @@ use forebay_ops::{Shutdown, thread};
 use super::{
     DeadLetters, Encoded, Limits, RangeBuffer, Sink, SinkStatus, reader::Reader, writer::Writer,
 };
-use crate::feed::Consumer;
+use crate::{feed::Consumer, registry::Current};
 
 /// What a task needs besides its sink and its consumer.
 pub struct SinkTaskConfig {
@@ -23,6 +23,8 @@ pub struct SinkTaskConfig {
     pub name: String,
     /// When a range is closed.
     pub limits: Limits,
+    /// What is known of devices.
+    pub registry: Current,
     /// Where entries that are none are kept.
     pub dead_letters: PathBuf,
     /// Told after a range is acked, before queries lose sight of its rows in the buffer.
@@ -51,8 +53,8 @@ impl SinkTask {
         sink: S,
         shutdown: Shutdown,
     ) -> io::Result<Self> {
-        let SinkTaskConfig { name, limits, dead_letters, stored } = config;
-        let buffer = Arc::new(RangeBuffer::new(limits));
+        let SinkTaskConfig { name, limits, registry, dead_letters, stored } = config;
+        let buffer = Arc::new(RangeBuffer::new(limits, registry));
         let status = Arc::new(SinkStatus::default());
         let stop = Arc::new(Stop::default());
         let drain = Shutdown::new();

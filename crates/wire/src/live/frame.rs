@@ -67,6 +67,18 @@ pub struct LastValue<'a> {
     /// When the front received it, microseconds since 1970.
     #[serde(with = "text::time")]
     pub received: Timestamp,
+    /// The device's name, if the registry knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Cow<'a, str>>,
+    /// The device's type, if the registry knows it.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub device_type: Option<Cow<'a, str>>,
+    /// The device's location, if the registry knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<Cow<'a, str>>,
+    /// Whether the registry lists the device; absent where there is no registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<bool>,
     /// The reading.
     #[serde(flatten)]
     pub reading: LiveReading<'a>,
@@ -90,6 +102,9 @@ pub struct Event<'a> {
     /// The device's location, if the registry knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<Cow<'a, str>>,
+    /// Whether the registry lists the device; absent where there is no registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<bool>,
     /// Which life of the device's counter numbered it.
     #[serde(with = "text::session")]
     pub session: SessionId,
@@ -117,9 +132,12 @@ pub struct LiveReading<'a> {
     /// The value: a number, a text, `true` or `false`.
     #[serde(with = "text::value")]
     pub value: Value<'a>,
-    /// Its unit.
+    /// Its unit: the device's own word, else the registry's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Cow<'a, str>>,
+    /// Whether the value is not of the type or within the bounds that the registry gives.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
     /// When it was measured, microseconds since 1970, if the device has a clock.
     #[serde(default, with = "text::time_option", skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
@@ -176,6 +194,7 @@ mod tests {
             key: "t".into(),
             value,
             unit: None,
+            suspect: false,
             time: Timestamp::from_micros(5).ok(),
         };
         Event {
@@ -185,6 +204,7 @@ mod tests {
             name: None,
             device_type: Some("pump".into()),
             location: None,
+            known: None,
             session: SessionId::new(9).expect("small"),
             seq: MessageId::FIRST,
             received: Timestamp::from_micros(1_700_000_000_000_000).expect("in bounds"),
@@ -208,6 +228,10 @@ mod tests {
             session: event.session,
             seq: event.seq,
             received: event.received,
+            name: None,
+            device_type: None,
+            location: None,
+            known: Some(false),
             reading: event.readings[0].clone(),
         };
         let at = vec![event.at];

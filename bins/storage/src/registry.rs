@@ -1,0 +1,68 @@
+//! The device registry as it is now, for whoever describes rows and events by it.
+//!
+//! Not here: what a registry is (`forebay_model::registry`).
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use forebay_model::registry::{Device, Registry};
+use forebay_wire::live::{LastValue, LiveReading};
+
+/// The registry in force; cheap to clone, all clones are one. Empty until one is set.
+#[derive(Debug, Clone, Default)]
+pub struct Current(Arc<RwLock<Arc<Registry>>>);
+
+impl Current {
+    /// The registry in force, which stays as it is while it is held.
+    #[must_use]
+    pub fn get(&self) -> Arc<Registry> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another registry in force: batches and events that begin from now on are described by
+    /// it.
+    pub fn set(&self, registry: Arc<Registry>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = registry;
+    }
+}
+
+/// What a registry says of one device: `None` where there is no registry.
+pub(crate) type Listed = Option<Option<Arc<Device>>>;
+
+/// Looks a device up.
+pub(crate) fn listed(registry: &Registry, tenant: &str, device: &str) -> Listed {
+    (!registry.is_empty()).then(|| registry.get(tenant, device).cloned())
+}
+
+/// Adds to a reading what the registry says of its key.
+pub(crate) fn describe_reading<'a>(reading: &mut LiveReading<'a>, device: &'a Device) {
+    let Some(definition) = device.keys.get(&reading.key) else { return };
+    if reading.unit.is_none() {
+        reading.unit = definition.unit.as_deref().map(Cow::Borrowed);
+    }
+    reading.suspect = definition.check(&reading.value).is_err();
+}
+
+/// Adds to last values what the registry says of their devices and keys.
+pub(crate) fn describe_last(values: &mut [LastValue<'static>], registry: &Registry) {
+    if registry.is_empty() {
+        return;
+    }
+    let owned = |text: Option<&str>| text.map(|text| Cow::Owned(text.to_owned()));
+    for last in values {
+        let device = registry.get(&last.tenant, &last.device);
+        last.known = Some(device.is_some());
+        let Some(device) = device else { continue };
+        last.name = owned(device.name.as_deref());
+        last.device_type = owned(device.device_type.as_deref());
+        last.location = owned(device.location.as_deref());
+        if let Some(definition) = device.keys.get(&last.reading.key) {
+            if last.reading.unit.is_none() {
+                last.reading.unit = owned(definition.unit.as_deref());
+            }
+            last.reading.suspect = definition.check(&last.reading.value).is_err();
+        }
+    }
+}
