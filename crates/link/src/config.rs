@@ -1,28 +1,33 @@
 //! How a link is set up. Every limit has its default and its reason here.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use forebay_wire::Seq;
 use forebay_wire::uplink::Level;
+
+use crate::pump::{AcceptTls, ConnectTls};
 
 /// A socket that others connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BindConfig {
     /// `tcp://address:port` (port 0: any) or `ipc://path` (an old socket file is removed first).
     pub endpoint: String,
-    /// Whether an address that is neither loopback nor private may be bound. The peers of these
-    /// sockets are not authenticated: off by default.
+    /// Whether an address that is neither loopback nor private may be bound without TLS, where
+    /// peers are not authenticated: off by default.
     pub allow_public: bool,
     /// Whether TCP connections pass the pump, which checks and bounds what a peer may cost. Off
     /// only where no other process can connect: the ZeroMQ socket behind it believes what it reads.
     pub pump: bool,
+    /// TLS of TCP connections, which needs the pump; `None` for plain ones.
+    pub tls: Option<AcceptTls>,
 }
 
 impl BindConfig {
     /// Loopback or private addresses only, behind the pump.
     #[must_use]
     pub fn new(endpoint: impl Into<String>) -> Self {
-        Self { endpoint: endpoint.into(), allow_public: false, pump: true }
+        Self { endpoint: endpoint.into(), allow_public: false, pump: true, tls: None }
     }
 }
 
@@ -41,6 +46,8 @@ pub struct ConnectConfig {
     pub ping_every: Duration,
     /// How long a peer may be silent before its socket is dropped and a new one built.
     pub silence_max: Duration,
+    /// TLS of TCP connections, to the name of the endpoint's host; `None` for plain ones.
+    pub tls: Option<ConnectTls>,
 }
 
 impl ConnectConfig {
@@ -54,6 +61,7 @@ impl ConnectConfig {
             backoff_max: Duration::from_secs(2),
             ping_every: Duration::from_secs(1),
             silence_max: Duration::from_secs(3),
+            tls: None,
         }
     }
 }
@@ -229,4 +237,21 @@ pub fn is_endpoint(text: &str) -> bool {
     };
     text.strip_prefix("tcp://").is_some_and(address)
         || text.strip_prefix("ipc://").is_some_and(|path| !path.is_empty())
+}
+
+/// Whether the endpoint names, by number, an address that others than this machine's private
+/// network may reach: binding it needs TLS, or [`BindConfig::allow_public`]. What a host name
+/// stands for is known only when it is bound.
+#[must_use]
+pub fn is_public(endpoint: &str) -> bool {
+    let address = endpoint.strip_prefix("tcp://").and_then(|host| host.parse::<SocketAddr>().ok());
+    address.is_some_and(|address| !is_private(address.ip()))
+}
+
+/// Whether packets to the address stay on this machine or in this network.
+pub(crate) fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
 }

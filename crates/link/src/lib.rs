@@ -30,13 +30,14 @@ pub use adapter::{
 };
 pub use config::{
     BindConfig, ConnectConfig, PublisherConfig, ReceiverConfig, ReplayConfig, SenderConfig, Start,
-    SubscriberConfig, is_endpoint,
+    SubscriberConfig, is_endpoint, is_public,
 };
 pub use error::{Error, Fault, StoreError};
 pub use forebay_wire::feed::{ConsumerState, Pending};
 pub use forebay_wire::records::{BatchBuilder, Pushed, Record, RecordBatch, Records};
 pub use forebay_wire::uplink::Level;
 pub use forebay_wire::{QueueId, Seq};
+pub use pump::{AcceptTls, ConnectTls};
 pub use seam::{
     Bounds, EntrySource, EntryStore, FeedEvent, FeedSource, Joined, OnFailure, Opened, ReplayStore,
 };

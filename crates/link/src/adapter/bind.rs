@@ -1,17 +1,23 @@
 //! Binding: loopback and private addresses only, unless told otherwise.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use zeromq::Listener;
 
-use crate::config::BindConfig;
+use crate::config::{BindConfig, is_private};
 use crate::error::Error;
 use crate::pump::{Pump, PumpConfig, PumpStats, inner_listener};
+
+/// Connections that wait to be accepted: where they are more, the system makes each newcomer wait
+/// for a second or longer, the good ones too. The system bounds it again (`somaxconn`).
+const BACKLOG: i32 = 4_096;
 
 /// Where a socket listens, and the pump before it.
 #[derive(Debug)]
@@ -43,6 +49,10 @@ pub(super) fn open(
     config: &BindConfig,
     limits: PumpConfig,
 ) -> Result<(Door, Listener), Error> {
+    if config.tls.is_some() && !(config.pump && config.endpoint.starts_with("tcp://")) {
+        let reason = "TLS needs tcp:// and the pump".to_owned();
+        return Err(Error::Endpoint { endpoint: config.endpoint.clone(), reason });
+    }
     let Bound { listener, endpoint, address } = bind(config)?;
     let outer = match listener {
         Listener::Tcp(outer) if config.pump => outer,
@@ -50,7 +60,8 @@ pub(super) fn open(
     };
     let failed = |source| Error::Thread { thread: thread.to_owned(), source };
     let (listener, inner) = inner_listener().map_err(failed)?;
-    let pump = Some(Pump::start(&format!("{thread}-pump"), limits, outer, inner)?);
+    let pump =
+        Some(Pump::start(&format!("{thread}-pump"), limits, config.tls.clone(), outer, inner)?);
     Ok((Door { endpoint, address, pump }, Listener::Ipc(listener)))
 }
 
@@ -82,14 +93,35 @@ fn bind(config: &BindConfig) -> Result<Bound, Error> {
         })?
         .collect();
     if !config.allow_public
+        && config.tls.is_none()
         && let Some(&address) = addresses.iter().find(|address| !is_private(address.ip()))
     {
         return Err(Error::PublicAddress { address });
     }
-    let listener = TcpListener::bind(&addresses[..]).map_err(|error| failed(error.to_string()))?;
+    let listener = listen(&addresses).map_err(|error| failed(error.to_string()))?;
     let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
     let listener = Listener::Tcp(listener);
     Ok(Bound { listener, endpoint: format!("tcp://{address}"), address: Some(address) })
+}
+
+/// Listens on the first of the addresses that can be had.
+fn listen(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
+    let one = |address: &SocketAddr| {
+        let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+        // So that a restarted tier gets its port back while old connections fade away.
+        socket.set_reuse_address(true)?;
+        socket.bind(&(*address).into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match one(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Removes the socket file that a killed process left; refuses if somebody listens on it.
@@ -99,14 +131,6 @@ fn remove_stale(path: &str) -> Result<(), String> {
         Ok(found) if !found.file_type().is_socket() => Err("not a socket".to_owned()),
         Ok(_) if UnixStream::connect(path).is_ok() => Err("in use".to_owned()),
         Ok(_) => fs::remove_file(path).map_err(|error| error.to_string()),
-    }
-}
-
-/// Whether packets to the address stay on this machine or in this network.
-fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 

@@ -17,6 +17,7 @@ use zeromq::{
 };
 
 use crate::config::ConnectConfig;
+use crate::pump::dial::Line;
 
 /// Frames between the link and the task that sends them: the largest window and then some.
 const SEND_QUEUE: usize = 512;
@@ -29,6 +30,7 @@ pub(super) struct Dealer {
     sending: JoinHandle<()>,
     recv: DealerRecvHalf,
     monitor: Monitor,
+    _line: Line,
 }
 
 impl Drop for Dealer {
@@ -40,10 +42,10 @@ impl Drop for Dealer {
 impl Dealer {
     /// Connects, within the configured time.
     pub(super) async fn connect(config: ConnectConfig) -> Result<Self, String> {
-        let endpoint = resolve(&config).await?;
+        let line = Line::open(&config).await?;
         let mut socket = DealerSocket::with_options(options(config.connect_timeout));
         let monitor = socket.monitor().boxed();
-        socket.connect(&endpoint).await.map_err(|error| error.to_string())?;
+        socket.connect(line.endpoint()).await.map_err(|error| error.to_string())?;
         let (mut send, recv) = socket.split();
         let (frames, mut queued) = mpsc::channel::<Bytes>(SEND_QUEUE);
         let sending = tokio::spawn(async move {
@@ -53,7 +55,7 @@ impl Dealer {
                 }
             }
         });
-        Ok(Self { frames, sending, recv, monitor })
+        Ok(Self { frames, sending, recv, monitor, _line: line })
     }
 
     /// Hands a frame to the sending task; `false` if the connection is of no use any more.
@@ -92,23 +94,4 @@ pub(super) fn options(connect_timeout: Duration) -> SocketOptions {
     let mut options = SocketOptions::default();
     options.connect_timeout(connect_timeout);
     options
-}
-
-/// The endpoint with its host resolved now, to one of its addresses.
-pub(super) async fn resolve(config: &ConnectConfig) -> Result<String, String> {
-    let Some(host) = config.endpoint.strip_prefix("tcp://") else {
-        return Ok(config.endpoint.clone());
-    };
-    let lookup = tokio::time::timeout(config.connect_timeout, tokio::net::lookup_host(host));
-    let addresses: Vec<_> = match lookup.await {
-        Ok(Ok(found)) => found.collect(),
-        Ok(Err(error)) => return Err(format!("{host}: {error}")),
-        Err(_) => return Err(format!("{host}: not resolved in time")),
-    };
-    // Any of them: a name that stands for several addresses has one at least that works.
-    let any = rand::random_range(0..addresses.len().max(1));
-    match addresses.get(any) {
-        Some(address) => Ok(format!("tcp://{address}")),
-        None => Err(format!("{host}: no address")),
-    }
 }

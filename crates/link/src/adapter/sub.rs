@@ -8,24 +8,26 @@ use forebay_wire::feed::TOPIC;
 use futures_util::{FutureExt, StreamExt};
 use zeromq::{Socket, SocketEvent, SocketRecv, SubSocket, ZmqMessage};
 
-use crate::adapter::dealer::{Monitor, options, resolve};
+use crate::adapter::dealer::{Monitor, options};
 use crate::config::ConnectConfig;
+use crate::pump::dial::Line;
 
 /// A connected SUB, subscribed to the feed.
 pub(super) struct Sub {
     socket: SubSocket,
     monitor: Monitor,
+    _line: Line,
 }
 
 impl Sub {
     /// Connects and subscribes, within the configured time.
     pub(super) async fn connect(config: ConnectConfig) -> Result<Self, String> {
-        let endpoint = resolve(&config).await?;
+        let line = Line::open(&config).await?;
         let mut socket = SubSocket::with_options(options(config.connect_timeout));
         let monitor = socket.monitor().boxed();
         socket.subscribe(TOPIC).await.map_err(|error| error.to_string())?;
-        socket.connect(&endpoint).await.map_err(|error| error.to_string())?;
-        Ok(Self { socket, monitor })
+        socket.connect(line.endpoint()).await.map_err(|error| error.to_string())?;
+        Ok(Self { socket, monitor, _line: line })
     }
 
     /// The next frame; `None` once the connection is lost. May be dropped while it waits.

@@ -1,12 +1,13 @@
 //! One connection through the pump, both ways.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
-use tokio::sync::OwnedSemaphorePermit;
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{UnixStream, unix};
 use tokio::time::Instant;
 
 use crate::pump::guard::{Guard, Violation};
@@ -24,6 +25,8 @@ pub(super) enum Closed {
     Late,
     #[error("{bytes} bytes waited for it")]
     Behind { bytes: usize },
+    #[error("TLS: {0}")]
+    Untrusted(io::Error),
     #[error(transparent)]
     Violation(#[from] Violation),
     #[error(transparent)]
@@ -35,35 +38,39 @@ impl Closed {
         match self {
             Self::Late => stats.late.add(1),
             Self::Behind { .. } => stats.behind.add(1),
+            Self::Untrusted(_) => stats.untrusted.add(1),
             Self::Violation(_) => stats.violations.add(1),
             Self::Io(_) => {}
         }
     }
 }
 
-/// Carries bytes both ways until either end closes.
+/// Carries bytes both ways until either end closes. Greeting and READY must have come by
+/// `deadline`; then `ready` is called.
 pub(super) async fn carry(
     config: &PumpConfig,
-    peer: TcpStream,
+    (from_peer, to_peer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     socket: UnixStream,
-    handshake: OwnedSemaphorePermit,
+    deadline: Instant,
+    ready: impl FnOnce(),
+    distrust: impl Future<Output = io::Error>,
 ) -> Result<(), Closed> {
-    let (from_peer, to_peer) = peer.into_split();
     let (from_socket, to_socket) = socket.into_split();
     tokio::select! {
-        done = inward(config, from_peer, to_socket, handshake) => done,
+        done = inward(config, from_peer, to_socket, deadline, ready) => done,
         done = outward(config, from_socket, to_peer) => done,
+        error = distrust => Err(Closed::Untrusted(error)),
     }
 }
 
 /// From the peer to the socket: checked, and no faster than the socket takes it.
 async fn inward(
     config: &PumpConfig,
-    mut from: tcp::OwnedReadHalf,
+    mut from: impl AsyncRead + Unpin,
     mut to: unix::OwnedWriteHalf,
-    handshake: OwnedSemaphorePermit,
+    deadline: Instant,
+    ready: impl FnOnce(),
 ) -> Result<(), Closed> {
-    let deadline = Instant::now() + config.handshake_timeout;
     let mut guard = Guard::new(config.limits);
     let mut chunk = vec![0; HANDSHAKE_CHUNK_BYTES];
     while !guard.is_ready() {
@@ -75,7 +82,7 @@ async fn inward(
         guard.check(&chunk[..read])?;
         to.write_all(&chunk[..read]).await?;
     }
-    drop(handshake);
+    ready();
     chunk.resize(CHUNK_BYTES, 0);
     loop {
         let read = from.read(&mut chunk).await?;
@@ -91,10 +98,12 @@ async fn inward(
 async fn outward(
     config: &PumpConfig,
     mut from: unix::OwnedReadHalf,
-    mut to: tcp::OwnedWriteHalf,
+    mut to: impl AsyncWrite + Unpin,
 ) -> Result<(), Closed> {
     let mut backlog: VecDeque<Bytes> = VecDeque::new();
     let mut waiting = 0;
+    // Whether TLS holds bytes that it has taken.
+    let mut held = false;
     let mut chunk = BytesMut::new();
     loop {
         if waiting == 0 {
@@ -114,10 +123,9 @@ async fn outward(
                 }
                 if waiting == 0 {
                     // Most of the time the peer takes all of it at once.
-                    match to.try_write(&chunk) {
-                        Ok(written) => chunk.advance(written),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(error) => return Err(error.into()),
+                    if let Some(written) = to.write(&chunk).now_or_never() {
+                        chunk.advance(written?);
+                        held = !matches!(to.flush().now_or_never(), Some(Ok(())));
                     }
                 }
                 waiting += chunk.len();
@@ -128,8 +136,9 @@ async fn outward(
                     return Err(Closed::Behind { bytes: waiting });
                 }
             }
-            written = to.write(front), if waiting > 0 => {
+            written = write_or_flush(&mut to, front), if waiting > 0 || held => {
                 let written = written?;
+                held = waiting > 0;
                 waiting -= written;
                 if let Some(front) = backlog.front_mut() {
                     front.advance(written);
@@ -139,5 +148,16 @@ async fn outward(
                 }
             }
         }
+    }
+}
+
+/// Writes some of `bytes`, or sees to it that what was written leaves.
+async fn write_or_flush(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<usize> {
+    if bytes.is_empty() {
+        return to.flush().await.map(|()| 0);
+    }
+    match to.write(bytes).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
     }
 }

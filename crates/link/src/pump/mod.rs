@@ -6,32 +6,51 @@
 //! bounds what a stopped or slow subscriber can cost the publisher: the pump takes whatever the
 //! publisher sends, up to the backlog, and the library's own queues stay empty.
 //!
-//! Not here: TLS.
+//! With TLS ([`AcceptTls`]), a peer must have shown a good certificate before a byte of it goes any
+//! further, and must go once the certificate is good no longer. The dialing end of TLS is here too
+//! ([`dial`]): ZeroMQ connects to a Unix socket, and what it sends leaves encrypted.
+//!
+//! **Architecture invariant**: nothing here knows files; the certificates come by closures.
 
 mod carry;
+pub(crate) mod dial;
 pub mod guard;
+mod pending;
+mod tls;
 
-use std::net::TcpListener as StdTcpListener;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener as StdUnixListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::server::TlsStream;
 
 use crate::adapter::{Count, Stop, Thread, block_on};
 use crate::error::Error;
+use crate::pump::carry::{Closed, carry};
 use crate::pump::guard::Limits;
+use crate::pump::pending::{Handshake, Handshakes};
+pub use crate::pump::tls::{AcceptTls, ConnectTls};
+
+/// How long a peer that was refused may take to read why.
+const FAREWELL_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// How much a peer may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PumpConfig {
     /// What it may send.
     pub limits: Limits,
-    /// How long its handshake may take.
+    /// How long its handshake may take, that of TLS included.
     pub handshake_timeout: Duration,
-    /// Handshakes pending at most; a connection beyond is closed at once.
+    /// Handshakes pending at most; beyond, the oldest is closed.
     pub handshakes_max: usize,
     /// Connections at most, handshakes included.
     pub connections_max: usize,
@@ -60,6 +79,14 @@ impl PumpConfig {
         let limits = Limits { message_bytes_max: 256, messages_max: Some(64) };
         Self { limits, ..Self::for_router() }
     }
+
+    /// The defaults for what comes back over a connection that was dialed: frames, behind a topic
+    /// where it is a feed.
+    pub(crate) const fn for_dialer() -> Self {
+        let router = Self::for_router();
+        let message_bytes_max = router.limits.message_bytes_max + 256;
+        Self { limits: Limits { message_bytes_max, messages_max: None }, ..router }
+    }
 }
 
 /// What the pump has done so far.
@@ -67,7 +94,7 @@ impl PumpConfig {
 pub struct PumpStats {
     /// Connections accepted.
     pub accepted: Count,
-    /// Connections closed at once: too many, or too many handshakes pending.
+    /// Connections closed because there were too many, or too many handshakes pending.
     pub refused: Count,
     /// Connections open now.
     pub open: Count,
@@ -75,6 +102,8 @@ pub struct PumpStats {
     pub violations: Count,
     /// Closed because their handshake took too long.
     pub late: Count,
+    /// Closed for want of a good certificate, at the handshake or later.
+    pub untrusted: Count,
     /// Closed because too much waited for them.
     pub behind: Count,
 }
@@ -87,10 +116,14 @@ pub(crate) struct Pump {
 }
 
 /// A Unix socket without a file, for the socket library to listen on.
-pub(crate) fn inner_listener() -> std::io::Result<(StdUnixListener, UnixAddress)> {
-    let name = format!("forebay-pump-{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
-    let address = UnixAddress::from_abstract_name(name)?;
+pub(crate) fn inner_listener() -> io::Result<(StdUnixListener, UnixAddress)> {
+    let address = UnixAddress::from_abstract_name(inner_name())?;
     Ok((StdUnixListener::bind_addr(&address)?, address))
+}
+
+/// A name that nobody can have taken before.
+fn inner_name() -> String {
+    format!("forebay-pump-{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>())
 }
 
 impl Pump {
@@ -98,6 +131,7 @@ impl Pump {
     pub(crate) fn start(
         name: &str,
         config: PumpConfig,
+        tls: Option<AcceptTls>,
         outer: StdTcpListener,
         inner: UnixAddress,
     ) -> Result<Self, Error> {
@@ -105,7 +139,8 @@ impl Pump {
         let (shared, thread) = (Arc::clone(&stats), name.to_owned());
         // A pump that cannot go on accepts nobody; whoever needs it sees its peers go silent.
         let thread = Thread::spawn(name, Box::new(|_| {}), move |stop| {
-            block_on(&thread, accept(config, outer, inner, stop, shared, &thread))
+            let port = Port { config, tls, inner, stats: shared };
+            block_on(&thread, accept(port, outer, stop, &thread))
         })?;
         Ok(Self { thread, stats })
     }
@@ -119,19 +154,28 @@ impl Pump {
     }
 }
 
-async fn accept(
+/// What all connections of a pump share.
+#[derive(Debug, Clone)]
+struct Port {
     config: PumpConfig,
-    outer: StdTcpListener,
+    tls: Option<AcceptTls>,
     inner: UnixAddress,
-    mut stop: Stop,
     stats: Arc<PumpStats>,
+}
+
+async fn accept(
+    port: Port,
+    outer: StdTcpListener,
+    mut stop: Stop,
     thread: &str,
 ) -> Result<(), Error> {
     let failed = |source| Error::Thread { thread: thread.to_owned(), source };
     outer.set_nonblocking(true).map_err(failed)?;
     let outer = TcpListener::from_std(outer).map_err(failed)?;
-    let handshakes = Arc::new(Semaphore::new(config.handshakes_max));
-    let connections = Arc::new(Semaphore::new(config.connections_max));
+    let handshakes = Handshakes::default();
+    let PumpConfig { connections_max, handshakes_max, .. } = port.config;
+    let connections = Arc::new(Semaphore::new(connections_max));
+    let stats = Arc::clone(&port.stats);
     loop {
         let accepted = tokio::select! {
             () = stop.set() => return Ok(()),
@@ -146,38 +190,112 @@ async fn accept(
                 continue;
             }
         };
-        let permits = (
-            Arc::clone(&connections).try_acquire_owned(),
-            Arc::clone(&handshakes).try_acquire_owned(),
-        );
-        let (Ok(connection), Ok(handshake)) = permits else {
+        let Ok(connection) = Arc::clone(&connections).try_acquire_owned() else {
             stats.refused.add(1);
             continue;
         };
         stats.accepted.add(1);
-        let open = config.connections_max - connections.available_permits();
-        stats.open.set(open as u64);
-        let (inner, stats, all) = (inner.clone(), Arc::clone(&stats), Arc::clone(&connections));
-        tokio::spawn(async move {
-            if let Err(closed) = serve(&config, peer, &inner, handshake).await {
+        let open = Open { stats: Arc::clone(&stats), connection: Some(connection) };
+        stats.open.set((connections_max - connections.available_permits()) as u64);
+        let (port, handshake) = (port.clone(), handshakes.begin());
+        let number = handshake.number();
+        let task = tokio::spawn(async move {
+            let _open = open;
+            if let Err(closed) = port.serve(peer, address, handshake).await {
                 tracing::debug!(%address, %closed, "connection closed");
-                closed.count(&stats);
+                closed.count(&port.stats);
             }
-            drop(connection);
-            stats.open.set((config.connections_max - all.available_permits()) as u64);
         });
+        // The task does not run before this loop waits: the thread has no other.
+        if handshakes.started(number, task.abort_handle(), handshakes_max) {
+            stats.refused.add(1);
+        }
     }
 }
 
-async fn serve(
-    config: &PumpConfig,
+/// A connection counts as open until this is dropped, however its task ends.
+#[derive(Debug)]
+struct Open {
+    stats: Arc<PumpStats>,
+    connection: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connection = None;
+        self.stats.open.set(self.stats.open.get().saturating_sub(1));
+    }
+}
+
+impl Port {
+    async fn serve(
+        &self,
+        peer: TcpStream,
+        address: SocketAddr,
+        handshake: Handshake,
+    ) -> Result<(), Closed> {
+        let deadline = Instant::now() + self.config.handshake_timeout;
+        peer.set_nodelay(true)?;
+        let ready = || drop(handshake);
+        let Some(tls) = &self.tls else {
+            let never = std::future::pending();
+            return carry(&self.config, peer.into_split(), self.socket()?, deadline, ready, never)
+                .await;
+        };
+        let refused = |error: io::Error| {
+            tls.failed(address, &error);
+            Closed::Untrusted(error)
+        };
+        let stream = handshake_tls(tls, peer, deadline).await.map_err(refused)?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+        let distrust = distrust(tls, &chain);
+        // Only now: nothing of a stranger gets as far as the socket library.
+        let socket = self.socket()?;
+        let halves = tokio::io::split(stream);
+        let carried = carry(&self.config, halves, socket, deadline, ready, distrust).await;
+        if let Err(Closed::Untrusted(error)) = &carried {
+            tls.failed(address, error);
+        }
+        carried
+    }
+
+    /// A connection to the ZeroMQ socket behind.
+    fn socket(&self) -> io::Result<UnixStream> {
+        let socket = std::os::unix::net::UnixStream::connect_addr(&self.inner)?;
+        socket.set_nonblocking(true)?;
+        UnixStream::from_std(socket)
+    }
+}
+
+async fn handshake_tls(
+    tls: &AcceptTls,
     peer: TcpStream,
-    inner: &UnixAddress,
-    handshake: tokio::sync::OwnedSemaphorePermit,
-) -> Result<(), carry::Closed> {
-    let socket = std::os::unix::net::UnixStream::connect_addr(inner)?;
-    socket.set_nonblocking(true)?;
-    let socket = tokio::net::UnixStream::from_std(socket)?;
-    peer.set_nodelay(true)?;
-    carry::carry(config, peer, socket, handshake).await
+    deadline: Instant,
+) -> io::Result<TlsStream<TcpStream>> {
+    let accepting = TlsAcceptor::from(tls.config()).accept(peer).into_fallible();
+    match tokio::time::timeout_at(deadline, accepting).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err((error, mut peer))) => {
+            // The peer has the reason on its way: a reset, for bytes left unread, would eat it.
+            let farewell = async {
+                peer.shutdown().await?;
+                let mut rest = [0; 1_024];
+                while peer.read(&mut rest).await? > 0 {}
+                io::Result::Ok(())
+            };
+            let _said = tokio::time::timeout(FAREWELL_TIME_MAX, farewell).await;
+            Err(error)
+        }
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")),
+    }
+}
+
+/// Resolves once whoever showed this chain would not be let in any more.
+async fn distrust(tls: &AcceptTls, chain: &[CertificateDer<'_>]) -> io::Error {
+    loop {
+        tokio::time::sleep(tls.recheck_every()).await;
+        if let Err(error) = tls.recheck(chain) {
+            return error;
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! The dialing end.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 
 use super::settings::is_given;
-use super::{MutualTls, Refusals, TlsError, Version, pem, provider, versions};
+use super::{MutualTls, Reason, Refusals, TlsError, Version, pem, provider, versions};
 use crate::Metrics;
 use crate::reload::{ReloadError, Watched};
 
@@ -40,6 +41,11 @@ impl TlsClient {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.loaded.generation()
+    }
+
+    /// Counts a handshake that failed.
+    pub fn failed(&self, error: &io::Error) {
+        self.refusals.count(Reason::of_io(error));
     }
 
     /// Counters of handshakes that failed here.

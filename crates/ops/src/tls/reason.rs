@@ -100,6 +100,9 @@ impl Reason {
     /// The reason in an error of a TLS stream, which wraps those of rustls.
     #[must_use]
     pub fn of_io(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::TimedOut {
+            return Self::Late;
+        }
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         inner.map_or(Self::Gone, Self::of)
     }

@@ -1,5 +1,6 @@
 //! The listening end.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,9 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::settings::is_given;
-use super::{ClientCertificate, MutualTls, Refusals, ServerTls, TlsError, pem, provider, versions};
+use super::{
+    ClientCertificate, MutualTls, Reason, Refusals, ServerTls, TlsError, pem, provider, versions,
+};
 use crate::Metrics;
 use crate::reload::{ReloadError, Watched};
 
@@ -84,6 +87,11 @@ impl TlsServer {
             None if clients.client_auth_mandatory() => Err(rustls::Error::NoCertificatesPresented),
             None => Ok(()),
         }
+    }
+
+    /// Counts a handshake that failed, or a connection that was ended by [`Self::recheck`].
+    pub fn failed(&self, error: &io::Error) {
+        self.refusals.count(Reason::of_io(error));
     }
 
     /// Counters of handshakes that failed here.
