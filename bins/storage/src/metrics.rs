@@ -58,7 +58,7 @@ pub(crate) fn sink(registry: &Registry, source: SinkSource) -> Result<(), Metric
         scrape.total("forebay_storage_sink_retries_total", "Tries that were not taken.")?;
     let dead = scrape.total(
         "forebay_storage_sink_dead_letters_total",
-        "Entries that were no entries and were set aside.",
+        "Rows the store refused, and entries that were none, set aside.",
     )?;
     let missed = scrape.total(
         "forebay_storage_sink_missed_total",

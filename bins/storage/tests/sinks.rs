@@ -137,9 +137,8 @@ fn a_store_that_is_away_blocks_nobody_else_and_gets_the_same_bytes_later() {
 
 #[test]
 fn a_sink_that_waits_for_a_human_keeps_its_cursor_and_its_rows() {
-    for answer in
-        [Outcome::Misconfigured("no table".to_owned()), Outcome::Poison("bad row".to_owned())]
     {
+        let answer = Outcome::Misconfigured("no table".to_owned());
         let log = Log::new(1);
         log.append_all(&messages(2, 50));
         let sink = MemorySink::new(answer);

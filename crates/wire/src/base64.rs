@@ -7,7 +7,7 @@ const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 const URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// The standard form, with padding.
-pub(crate) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     let mut text = written(bytes, STANDARD);
     while !text.len().is_multiple_of(4) {
         text.push('=');
@@ -45,7 +45,7 @@ fn sextet(byte: u8) -> Option<u32> {
 }
 
 /// The bytes of a text; `None` if it is not base64, or has bits left over that are not zero.
-pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut digits = text.as_bytes();
     if digits.len().is_multiple_of(4) {
         let padding = digits.iter().rev().take_while(|byte| **byte == b'=').count();

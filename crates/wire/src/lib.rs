@@ -8,7 +8,7 @@
 //! towards devices).
 #![forbid(unsafe_code)]
 
-mod base64;
+pub mod base64;
 mod cbor;
 pub mod device;
 pub mod entry;

@@ -10,6 +10,7 @@
 
 mod columns;
 mod interner;
+mod piece;
 mod profiles;
 mod view;
 

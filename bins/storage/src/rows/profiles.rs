@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use super::{Interner, NONE};
 
 /// The profiles of the devices of one batch.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Profiles {
     registry: Arc<Registry>,
     /// By the codes of tenant and device.
@@ -39,7 +39,7 @@ pub(super) struct Profile {
 }
 
 /// A table of keys as this batch names them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Table {
     keys: Arc<Keys>,
     /// By the code of a key; looked up when it is first seen.

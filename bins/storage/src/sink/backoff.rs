@@ -6,23 +6,32 @@ use std::time::Duration;
 const WAIT_MIN: Duration = Duration::from_millis(100);
 /// Last bound of the wait.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Bounds of the wait for a human: soon enough after the mending, seldom enough for the log.
+const HUMAN_MIN: Duration = Duration::from_secs(1);
+const HUMAN_MAX: Duration = Duration::from_secs(60);
 
 /// Waits drawn from zero to a bound that doubles from 100 ms to 30 s.
 ///
 /// Full jitter: many sinks that lost one store do not come back to it in step.
 #[derive(Debug)]
 pub struct Backoff {
+    bound_min: Duration,
     bound: Duration,
     bound_max: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { bound: WAIT_MIN, bound_max: WAIT_MAX }
+        Self { bound_min: WAIT_MIN, bound: WAIT_MIN, bound_max: WAIT_MAX }
     }
 }
 
 impl Backoff {
+    /// Waits for a human: from a second to a minute.
+    pub(super) fn for_human() -> Self {
+        Self { bound_min: HUMAN_MIN, bound: HUMAN_MIN, bound_max: HUMAN_MAX }
+    }
+
     /// The wait before the next try.
     pub fn wait(&mut self) -> Duration {
         let wait = self.bound.mul_f64(rand::random::<f64>());
@@ -32,7 +41,7 @@ impl Backoff {
 
     /// Starts again at the first bound.
     pub fn reset(&mut self) {
-        self.bound = WAIT_MIN;
+        self.bound = self.bound_min;
     }
 }
 

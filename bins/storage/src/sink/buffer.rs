@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_wire::{QueueId, Seq};
+use forebay_wire::{QueueId, Seq, feed::Pending};
 
 use crate::{
     read::{Filter, Tail, TailMark},
@@ -62,8 +62,8 @@ pub(super) struct State {
     sealed: VecDeque<Arc<Sealed>>,
     /// A cleared batch to fill next, so that its memory is used again.
     spare: Option<Rows>,
-    /// The open range must end exactly here: it was announced before a restart.
-    seal_at: Option<Seq>,
+    /// The open range must end exactly here: it was announced before a restart, with this plan.
+    announced: Option<Pending>,
     finished: bool,
 }
 
@@ -82,6 +82,8 @@ pub(super) struct Sealed {
     pub(super) rows: Rows,
     /// When the middle took its first entry.
     pub(super) first_us: u64,
+    /// The plan with which it was announced before a restart.
+    pub(super) plan: Vec<u8>,
 }
 
 impl RangeBuffer {
@@ -93,7 +95,7 @@ impl RangeBuffer {
             open_meta: Meta::default(),
             sealed: VecDeque::new(),
             spare: None,
-            seal_at: None,
+            announced: None,
             finished: false,
         };
         Self { limits, registry, state: Mutex::new(state), changed: Condvar::new() }
@@ -103,13 +105,13 @@ impl RangeBuffer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts reading a queue; `seal_at` is the end of a range announced before.
-    pub(super) fn open_queue(&self, queue: QueueId, seal_at: Option<Seq>) {
+    /// Starts reading a queue; `announced` is a range announced before.
+    pub(super) fn open_queue(&self, queue: QueueId, announced: Option<Pending>) {
         let mut state = self.lock();
         debug_assert!(state.open.span().is_none(), "the range of the old queue was closed");
         state.open.clear(queue);
         state.open.describe_by(self.registry.get());
-        state.seal_at = seal_at;
+        state.announced = announced;
     }
 
     /// When an open range is closed.
@@ -123,14 +125,14 @@ impl RangeBuffer {
         let state = self.lock();
         let opened = state.open_meta.opened?;
         // An announced range is not cut short: it must be exactly what it was.
-        let due = state.seal_at.is_none();
+        let due = state.announced.is_none();
         due.then(|| age.saturating_sub(opened.elapsed()))
     }
 
     /// Whether the open range must be closed before it takes the entry `next`.
     pub(super) fn is_due(&self, state: &State, next: Option<Seq>) -> bool {
         let Some((_, last)) = state.open.span() else { return false };
-        match state.seal_at {
+        match state.announced.as_ref().map(|pending| pending.end) {
             Some(seal_at) => last >= seal_at || next.is_some_and(|next| next > seal_at),
             None => {
                 state.open.len() >= self.limits.rows
@@ -162,8 +164,11 @@ impl RangeBuffer {
         state.open.clear(queue);
         state.open.describe_by(self.registry.get());
         let meta = std::mem::take(&mut state.open_meta);
-        state.seal_at = None;
-        state.sealed.push_back(Arc::new(Sealed { rows, first_us: meta.first_us }));
+        let last = rows.span().map(|(_, last)| last);
+        // An announced range that is cut short by another queue keeps no plan.
+        let announced = state.announced.take().filter(|pending| last == Some(pending.end));
+        let plan = announced.map(|pending| pending.plan).unwrap_or_default();
+        state.sealed.push_back(Arc::new(Sealed { rows, first_us: meta.first_us, plan }));
         self.changed.notify_all();
         true
     }

@@ -11,8 +11,10 @@
 //! Not here: what a block's bytes are (each sink's own folder), and enrichment.
 
 mod backoff;
+mod bisect;
 mod buffer;
 mod dead_letter;
+mod letter;
 mod reader;
 mod status;
 mod task;
@@ -25,7 +27,8 @@ use forebay_wire::{QueueId, Seq};
 
 pub use backoff::Backoff;
 pub use buffer::{Limits, RangeBuffer};
-pub use dead_letter::DeadLetters;
+pub use dead_letter::{DeadLetters, Kept, KeptKind};
+pub use letter::{Letter, LetterValue};
 pub use status::{SinkState, SinkStatus};
 pub use task::{SinkTask, SinkTaskConfig};
 
@@ -40,11 +43,40 @@ pub struct Token {
     pub first: Seq,
     /// Last entry of the range.
     pub last: Seq,
+    /// Which of its rows, if the range as a whole was refused.
+    pub piece: Option<TokenPiece>,
+}
+
+/// A piece of a range, by the places of its rows in it.
+///
+/// The pieces of a range are sent in the order of their rows, and after them the next range; only a
+/// [`TokenPiece::letter`] comes later, alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenPiece {
+    /// Its first row.
+    pub start: u32,
+    /// The row after its last.
+    pub end: u32,
+    /// It is a dead letter sent again: the store's own mark may be far beyond it.
+    pub letter: bool,
+}
+
+impl Token {
+    /// The token of a range that is sent in one block.
+    #[must_use]
+    pub fn whole(queue: QueueId, first: Seq, last: Seq) -> Self {
+        Self { queue, first, last, piece: None }
+    }
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:016x}-{:016x}", self.queue, self.first.get(), self.last.get())
+        write!(f, "{}-{:016x}-{:016x}", self.queue, self.first.get(), self.last.get())?;
+        match self.piece {
+            // Whether it is sent in its turn or as a letter, it is the same piece.
+            Some(TokenPiece { start, end, .. }) => write!(f, "-{start:08x}-{end:08x}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -73,9 +105,11 @@ pub enum Outcome {
     Ack,
     /// Not now: send the same bytes again, later, for ever.
     Transient(String),
-    /// These rows will never be taken, though others are.
+    /// Some of these rows will never be taken, though others are, and none of these was: the block
+    /// is cut until only the bad ones are left out.
     Poison(String),
-    /// Nothing will be taken until a human mends the configuration of this side or the store.
+    /// Nothing will be taken until a human mends the configuration of this side or the store. It
+    /// is tried again now and then.
     Misconfigured(String),
 }
 

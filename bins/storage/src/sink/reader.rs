@@ -114,14 +114,13 @@ impl<C: Consumer> Reader<C> {
             tracing::warn!(consumer = %self.name, queue = %opened.queue, "the middle has another queue");
         }
         *queue = Some(opened.queue);
-        let seal_at = opened.pending.as_ref().map(|pending| pending.end);
         if let Some(pending) = &opened.pending {
             tracing::info!(consumer = %self.name, first = %pending.start, last = %pending.end,
                 "repeating the range that was announced and not committed");
         }
         self.status.set_received(opened.after);
         self.status.set_committed(opened.after);
-        self.buffer.open_queue(opened.queue, seal_at);
+        self.buffer.open_queue(opened.queue, opened.pending.clone());
         self.stop.set_queue(opened.queue);
     }
 
@@ -171,7 +170,7 @@ impl<C: Consumer> Reader<C> {
         let mut backoff = Backoff::default();
         let seq = record.seq;
         while !self.stop.is_set() {
-            match self.dead_letters.keep(queue, seq, record.payload) {
+            match self.dead_letters.keep_entry(queue, seq, record.payload) {
                 Ok(path) => {
                     self.status.dead_letters.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let path = path.display();

@@ -18,7 +18,7 @@ pub enum SinkState {
     Running = 0,
     /// The store or the middle did not take the last try; it tries again by itself.
     Retrying = 1,
-    /// A human must mend something; it looks again by itself every half minute.
+    /// A human must mend something; it looks again by itself, at last once a minute.
     Alarmed = 2,
     /// It has ended: drained, or a newer process has taken over.
     Ended = 3,
@@ -50,7 +50,7 @@ pub struct SinkStatus {
     pub entries: AtomicU64,
     /// Tries that were not taken.
     pub retries: AtomicU64,
-    /// Entries that were no entries and were set aside.
+    /// Entries that were no entries, and rows that the store refused, set aside.
     pub dead_letters: AtomicU64,
     /// Entries that were gone from the middle before this sink had them.
     pub missed: AtomicU64,

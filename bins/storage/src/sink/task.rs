@@ -63,7 +63,7 @@ impl SinkTask {
             consumer: consumer.clone(),
             buffer: buffer.clone(),
             status: status.clone(),
-            dead_letters: DeadLetters::new(&dead_letters),
+            dead_letters: DeadLetters::new(&dead_letters, &name),
             shutdown,
             drain: drain.clone(),
             stop: stop.clone(),
@@ -77,6 +77,8 @@ impl SinkTask {
             stop: stop.clone(),
             stored,
             held_back: VecDeque::new(),
+            dead_letters: DeadLetters::new(&dead_letters, &name),
+            refused_in_a_row: 0,
         };
         let threads = vec![
             thread::spawn(format!("{name}-read"), move || reader.run())?,

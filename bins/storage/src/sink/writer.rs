@@ -1,7 +1,8 @@
 //! The thread that stores a sink's closed ranges: announce, send until acked, commit.
 //!
 //! It never gives a range up: what the store does not take is sent again, the same bytes, until it
-//! does. It ends when the reader has ended and all closed ranges are stored, or at a stop, which
+//! does; rows that the store will never take are found by cutting the range, and set aside. It ends
+//! when the reader has ended and all closed ranges are stored, or at a stop, which
 //! leaves the rest to the next start.
 
 use std::{
@@ -13,18 +14,19 @@ use std::{
 use forebay_link::Error;
 
 use super::{
-    Backoff, Durability, Encoded, Outcome, RangeBuffer, Sink, SinkState, SinkStatus, Token,
-    buffer::Sealed, task::Stop,
+    Backoff, DeadLetters, Durability, Encoded, Letter, Outcome, RangeBuffer, Sink, SinkState,
+    SinkStatus, Token, TokenPiece,
+    bisect::{Bisection, PLAN_WHOLE, SUSPECTS_MAX, Step, Suspect},
+    buffer::Sealed,
+    task::Stop,
 };
-use crate::feed::Consumer;
+use crate::{feed::Consumer, rows::Rows};
 
+/// Rounds in which rows are tried again before a store that takes nothing is believed: about half a
+/// minute.
+const DOUBTS_MAX: u32 = 6;
 /// Deadline of one try to announce or commit; it is repeated.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How soon a sink that waits for a human looks again.
-const ALARM_WAIT: Duration = Duration::from_secs(30);
-/// Version of the plan kept with an announced range; one line of history each:
-/// - 1: the range alone decides the block.
-const PLAN: &[u8] = &[1];
 
 pub(super) struct Writer<C, S> {
     pub(super) name: String,
@@ -37,6 +39,9 @@ pub(super) struct Writer<C, S> {
     pub(super) stored: Box<dyn FnMut(&Encoded) + Send>,
     /// Ranges acked and held back: when they may be committed, and their last entries.
     pub(super) held_back: VecDeque<(Instant, Token, u64)>,
+    pub(super) dead_letters: DeadLetters,
+    /// Rows refused since the store took something for the last time.
+    pub(super) refused_in_a_row: usize,
 }
 
 /// The thread was told to stop, or another process has taken over.
@@ -76,25 +81,36 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
             self.buffer.release(range);
             return Ok(());
         };
-        let token = Token { queue: rows.queue(), first, last };
+        let token = Token::whole(rows.queue(), first, last);
         let (entries, row_count) = (rows.entries(), rows.len() as u64);
         if rows.is_empty() {
             // Nothing but position markers: there is nothing to send, only to pass.
             self.buffer.release(range);
             return self.commit(token, entries);
         }
-        let encoded = self.encode(&range)?;
-        if self.sink.idempotency().by_range() {
-            self.request(token, |consumer| consumer.prepare(first, last, PLAN, REQUEST_TIMEOUT))?;
+        let mut wait = Backoff::for_human();
+        let cut = loop {
+            match Bisection::resume(row_count as u32, &range.plan) {
+                Ok(cut) => break cut,
+                Err(error) => self.alarm(&error.to_string(), &mut wait)?,
+            }
+        };
+        let mut set_aside = 0;
+        match cut {
+            Some(cut) => set_aside = self.bisect(runtime, rows, &token, cut)?,
+            None => {
+                self.prepare(&token, PLAN_WHOLE)?;
+                if let Err(reason) = self.send(runtime, rows, &token)? {
+                    tracing::warn!(consumer = %self.name, %first, %last, rows = row_count, reason,
+                        "the store refused a range: looking for the rows that are at fault");
+                    let (cut, _) = Bisection::new(row_count as u32, reason);
+                    set_aside = self.bisect(runtime, rows, &token, cut)?;
+                }
+            }
         }
-        self.send(runtime, &encoded, &token)?;
-        let bytes: usize = encoded.parts.iter().map(|part| part.bytes.len()).sum();
-        (self.stored)(&encoded);
-        self.status.batches.fetch_add(1, Ordering::Relaxed);
-        self.status.rows.fetch_add(row_count, Ordering::Relaxed);
-        self.status.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.status.rows.fetch_add(row_count - set_aside, Ordering::Relaxed);
         self.buffer.release(range);
-        tracing::debug!(consumer = %self.name, %first, %last, rows = row_count, bytes, "stored a range");
+        tracing::debug!(consumer = %self.name, %first, %last, rows = row_count, "stored a range");
         match self.sink.durability() {
             Durability::OnAck => self.commit(token, entries),
             Durability::After(hold) => {
@@ -104,34 +120,138 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         }
     }
 
-    fn encode(&mut self, range: &Sealed) -> Result<Encoded, Stopped> {
+    /// Announces a range, or how it is cut, where a replay must repeat exactly that.
+    fn prepare(&mut self, token: &Token, plan: &[u8]) -> Result<(), Stopped> {
+        if !self.sink.idempotency().by_range() {
+            return Ok(());
+        }
+        let Token { first, last, .. } = *token;
+        self.request(*token, |consumer| consumer.prepare(first, last, plan, REQUEST_TIMEOUT))
+    }
+
+    /// Sends rows until the store has taken or refused them; says why they were refused.
+    fn send(
+        &mut self,
+        runtime: &tokio::runtime::Runtime,
+        rows: &Rows,
+        token: &Token,
+    ) -> Result<Result<(), String>, Stopped> {
+        let mut backoff = Backoff::default();
+        let mut wait = Backoff::for_human();
+        let encoded = loop {
+            match self.sink.encode(rows) {
+                Ok(encoded) => break encoded,
+                Err(error) => self.alarm(&error.to_string(), &mut wait)?,
+            }
+        };
         loop {
-            match self.sink.encode(&range.rows) {
-                Ok(encoded) => return Ok(encoded),
-                Err(error) => self.alarm(&error.to_string())?,
+            match runtime.block_on(self.sink.send(&encoded, token)) {
+                Outcome::Ack => {
+                    self.mended();
+                    self.refused_in_a_row = 0;
+                    (self.stored)(&encoded);
+                    let bytes: usize = encoded.parts.iter().map(|part| part.bytes.len()).sum();
+                    self.status.batches.fetch_add(1, Ordering::Relaxed);
+                    self.status.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                    return Ok(Ok(()));
+                }
+                Outcome::Transient(reason) => self.retry(&reason, &mut backoff)?,
+                Outcome::Misconfigured(reason) => self.alarm(&reason, &mut wait)?,
+                Outcome::Poison(reason) => return Ok(Err(reason)),
             }
         }
     }
 
-    fn send(
+    /// Sends what a refused range holds piece by piece, and sets aside the rows that are at fault.
+    ///
+    /// Returns how many those are.
+    fn bisect(
         &mut self,
         runtime: &tokio::runtime::Runtime,
-        encoded: &Encoded,
+        rows: &Rows,
         token: &Token,
-    ) -> Result<(), Stopped> {
-        let mut backoff = Backoff::default();
+        mut cut: Bisection,
+    ) -> Result<u64, Stopped> {
+        let mut wait = Backoff::for_human();
+        let (mut doubts, mut count) = (0, 0);
+        // A range of one row was refused alone already.
+        let mut changed = true;
         loop {
-            match runtime.block_on(self.sink.send(encoded, token)) {
-                Outcome::Ack => {
-                    self.mended();
-                    return Ok(());
+            let Some(piece) = cut.next() else {
+                let left = cut.left();
+                if self.refused_in_a_row + left.len() < SUSPECTS_MAX {
+                    self.refused_in_a_row += left.len();
+                    return Ok(count + self.set_aside(rows, token, left)?);
                 }
-                Outcome::Transient(reason) => self.retry(&reason, &mut backoff)?,
-                // Without a place for single bad rows, the range waits for a human: nothing is
-                // lost, and no healthy row is set aside with the bad one.
-                Outcome::Poison(reason) | Outcome::Misconfigured(reason) => self.alarm(&reason)?,
+                let reason = cut.doubt(left);
+                self.doubt(&reason, &mut cut, &mut doubts, &mut wait)?;
+                continue;
+            };
+            if changed && let Some(plan) = cut.plan() {
+                self.prepare(token, &plan)?;
+            }
+            let (start, end) = (piece.start as usize, piece.end as usize);
+            let named = TokenPiece { start: piece.start, end: piece.end, letter: false };
+            let named = Token { piece: Some(named), ..*token };
+            let sent = self.send(runtime, &rows.piece(start..end), &named)?;
+            changed = false;
+            match sent {
+                Ok(()) => {
+                    let bad = cut.took();
+                    count += self.set_aside(rows, token, bad)?;
+                }
+                Err(reason) => match cut.refused_next(reason) {
+                    Some(Step::SetAside(bad)) => count += self.set_aside(rows, token, vec![bad])?,
+                    Some(Step::Alarm(reason)) => {
+                        self.doubt(&reason, &mut cut, &mut doubts, &mut wait)?;
+                    }
+                    Some(Step::Cut) => changed = true,
+                    Some(Step::Wait) | None => {}
+                },
             }
         }
+    }
+
+    /// Alarms, waits, and lets the same rows be tried again; after some rounds they are believed to
+    /// be at fault.
+    fn doubt(
+        &mut self,
+        reason: &str,
+        cut: &mut Bisection,
+        doubts: &mut u32,
+        wait: &mut Backoff,
+    ) -> Result<(), Stopped> {
+        *doubts += 1;
+        if *doubts > DOUBTS_MAX {
+            tracing::error!(consumer = %self.name, reason, "believing the store: setting rows aside");
+            cut.believe();
+            return Ok(());
+        }
+        self.alarm(reason, wait)
+    }
+
+    /// Keeps rows that the store will never take, and says how many; a disk that is full holds the sink up.
+    fn set_aside(&mut self, rows: &Rows, token: &Token, bad: Vec<Suspect>) -> Result<u64, Stopped> {
+        let count = bad.len() as u64;
+        for (place, reason) in bad {
+            let row = rows.row(place as usize);
+            let letter = Letter::new(&self.name, &reason, token, place, &row);
+            let mut backoff = Backoff::default();
+            loop {
+                match self.dead_letters.keep_row(&letter) {
+                    Ok(path) => {
+                        self.status.dead_letters.fetch_add(1, Ordering::Relaxed);
+                        tracing::error!(consumer = %self.name, device = row.device, seq = row.seq,
+                            path = %path.display(), reason, "set aside a row that the store refuses");
+                        break;
+                    }
+                    Err(error) => {
+                        self.retry(&format!("cannot keep a dead letter: {error}"), &mut backoff)?;
+                    }
+                }
+            }
+        }
+        Ok(count)
     }
 
     fn commit(&mut self, token: Token, entries: u64) -> Result<(), Stopped> {
@@ -166,6 +286,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         ask: impl Fn(&C) -> Result<(), Error>,
     ) -> Result<(), Stopped> {
         let mut backoff = Backoff::default();
+        let mut wait = Backoff::for_human();
         loop {
             if self.stop.queue() != Some(token.queue) {
                 return Ok(());
@@ -184,7 +305,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
                     self.status.set_state(SinkState::Ended, &error.to_string());
                     return Err(Stopped);
                 }
-                Err(error) => self.alarm(&error.to_string())?,
+                Err(error) => self.alarm(&error.to_string(), &mut wait)?,
             }
         }
     }
@@ -197,12 +318,12 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         if self.stop.wait(backoff.wait()) { Err(Stopped) } else { Ok(()) }
     }
 
-    fn alarm(&mut self, reason: &str) -> Result<(), Stopped> {
+    fn alarm(&mut self, reason: &str, wait: &mut Backoff) -> Result<(), Stopped> {
         self.status.retries.fetch_add(1, Ordering::Relaxed);
         if self.status.set_state(SinkState::Alarmed, reason) {
             tracing::error!(consumer = %self.name, reason, "a sink waits for a human");
         }
-        if self.stop.wait(ALARM_WAIT) { Err(Stopped) } else { Ok(()) }
+        if self.stop.wait(wait.wait()) { Err(Stopped) } else { Ok(()) }
     }
 
     fn mended(&self) {
