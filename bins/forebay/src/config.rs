@@ -3,10 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use forebay_ops::config::{self, ConfigError, Settings};
 
-use crate::node;
+use crate::{admin::Tier, node};
 
 /// Checks or prints a configuration.
 #[derive(Debug, Args)]
@@ -30,19 +30,6 @@ struct Which {
     /// Whose configuration it is.
     #[arg(long, default_value = "node")]
     tier: Tier,
-}
-
-/// Whose configuration it is.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Tier {
-    /// All tiers: sections `[front]`, `[middle]` and `[storage]`.
-    Node,
-    /// A front alone.
-    Front,
-    /// A middle alone.
-    Middle,
-    /// A storage tier alone.
-    Storage,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {

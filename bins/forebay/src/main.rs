@@ -4,10 +4,16 @@
 //! One file a subcommand; each returns the exit code.
 #![forbid(unsafe_code)]
 
+mod admin;
+mod completions;
 mod config;
 mod demo;
 mod descriptors;
+mod drain;
+mod health;
 mod node;
+#[cfg(test)]
+mod page;
 mod process;
 mod queue;
 mod rate;
@@ -21,8 +27,11 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use forebay_ops::tier::TierArgs;
+
+/// A deadline has passed, or somebody else has it: try again later (`EX_TEMPFAIL` of sysexits.h).
+const EXIT_LATE: u8 = 75;
 
 /// Device data in over WebSockets, safe on disk before it is acknowledged, into stores at their
 /// own pace.
@@ -53,8 +62,14 @@ enum Command {
     Queue(queue::Options),
     /// Check or print a configuration.
     Config(config::Options),
+    /// Say whether tiers are well and ready, by exit code: a container's health check.
+    Health(health::Options),
+    /// Take a running tier out of service before it is scaled in, or put it back.
+    Drain(drain::Options),
+    /// Print a completion script for a shell.
+    Completions(completions::Options),
     /// Print the version and the protocols.
-    Version,
+    Version(version::Options),
 }
 
 fn main() -> ExitCode {
@@ -68,7 +83,10 @@ fn main() -> ExitCode {
         Command::Tail(options) => tail::run(&options),
         Command::Queue(options) => queue::run(&options),
         Command::Config(options) => config::run(&options),
-        Command::Version => version::run(),
+        Command::Health(options) => health::run(&options),
+        Command::Drain(options) => drain::run(&options),
+        Command::Completions(options) => completions::run(&options, Cli::command()),
+        Command::Version(options) => version::run(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("forebay: {error:#}");

@@ -1,8 +1,15 @@
 //! `forebay run`: all tiers in one process, for a laptop or a single node.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use forebay_ops::tier::{self, TierArgs};
+use forebay_ops::{
+    drain::{self, ShutdownSettings},
+    notify,
+    tier::{self, TierArgs},
+};
 use prometheus::Registry;
 
 use crate::node::Config;
@@ -10,21 +17,28 @@ use crate::node::Config;
 /// Runs every tier until SIGTERM or SIGINT drains them; a second one ends at once.
 pub(crate) fn run(args: &TierArgs) -> ExitCode {
     tier::run("forebay", args, |config: Config, _, shutdown| {
-        // The longest of them: each has it for itself, one after another.
-        let deadlines = [
-            config.front.drain.deadline.get(),
-            config.storage.drain.deadline.get(),
-            config.middle.drain.deadline.get(),
-        ];
+        let longest = |settings: &[&ShutdownSettings]| {
+            settings.iter().map(|one| one.timeout).max().map_or(Duration::ZERO, |one| one.get())
+        };
+        let ends = [&config.front.shutdown, &config.middle.shutdown, &config.storage.shutdown];
+        // One process, one time to end in: the longest of the three.
+        let timeout = longest(&ends);
+        let message = ends.iter().find_map(|settings| settings.message.clone());
         let middle = forebay_middle::start(config.middle, &Registry::new(), shutdown.clone())?;
         let storage = forebay_storage::start(config.storage, &Registry::new(), shutdown.clone())?;
         let front = forebay_front::start(config.front, &Registry::new(), &shutdown)?;
+        notify::ready();
         shutdown.wait();
-        // In the order in which they need each other: storage still commits at the middle.
-        let front = front.drain(deadlines[0]);
-        let storage = storage.drain(deadlines[1]);
-        let middle = middle.drain(deadlines[2])?;
-        tracing::info!(?front, ?storage, ?middle, "drained; what is left stays for the next start");
+        notify::stopping();
+        let began = Instant::now();
+        let rest = || timeout.saturating_sub(began.elapsed());
+        // In the order in which they need each other: storage still commits at the middle. None may
+        // take the time of those behind it.
+        let front = front.drain(rest() / 2).remains();
+        let storage = storage.drain(rest() * 2 / 3).remains();
+        let middle = middle.drain(rest())?.remains();
+        let left = [("front", front), ("middle", middle), ("storage", storage)];
+        drain::tell(message.as_deref(), &left, began.elapsed());
         Ok(())
     })
 }

@@ -29,40 +29,20 @@ impl Options {
 pub(crate) fn front(options: &Options) -> ExitCode {
     options.follow_parent();
     tier::run("front", &options.tier, |config: forebay_front::Config, registry, shutdown| {
-        let deadline = config.drain.deadline.get();
-        let running = forebay_front::start(config, registry, &shutdown)?;
-        shutdown.wait();
-        let drained = running.drain(deadline);
-        if !drained.is_complete() {
-            tracing::warn!(entries = drained.entries, "left for the next start");
-        }
-        Ok(())
+        forebay_front::run(config, registry, &shutdown)
     })
 }
 
 pub(crate) fn middle(options: &Options) -> ExitCode {
     options.follow_parent();
     tier::run("middle", &options.tier, |config: forebay_middle::Config, registry, shutdown| {
-        let deadline = config.drain.deadline.get();
-        let running = forebay_middle::start(config, registry, shutdown.clone())?;
-        shutdown.wait();
-        let drained = running.drain(deadline)?;
-        for (consumer, bytes) in drained.consumers_behind {
-            tracing::warn!(consumer, bytes, "left for the next start");
-        }
-        Ok(())
+        forebay_middle::run(config, registry, shutdown)
     })
 }
 
 pub(crate) fn storage(options: &Options) -> ExitCode {
     options.follow_parent();
     tier::run("storage", &options.tier, |config: forebay_storage::Config, registry, shutdown| {
-        let deadline = config.drain.deadline.get();
-        let running = forebay_storage::start(config, registry, shutdown.clone())?;
-        shutdown.wait();
-        for (sink, entries) in running.drain(deadline).unstored {
-            tracing::warn!(sink, entries, "left for the next start");
-        }
-        Ok(())
+        forebay_storage::run(config, registry, shutdown)
     })
 }

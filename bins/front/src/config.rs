@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings};
 use forebay_wire::{device, limits};
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +30,10 @@ pub struct Config {
     pub queue: QueueSettings,
     /// The way to the middle.
     pub uplink: Uplink,
-    /// The end of the process.
+    /// How devices are sent away at a drain.
     pub drain: Drain,
+    /// The end of the process.
+    pub shutdown: ShutdownSettings,
 }
 
 /// Where devices connect.
@@ -66,13 +68,16 @@ impl Default for Listen {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address of the admin HTTP port; it asks for no password.
+    /// Address of the admin HTTP port; reading asks for no password.
     pub address: SocketAddr,
+    /// File with the token that `/v1/drain` asks for. None: the variable FOREBAY_ADMIN_TOKEN;
+    /// without either nobody may drain.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 7401).into() }
+        Self { address: (Ipv4Addr::LOCALHOST, 7401).into(), token_file: None }
     }
 }
 
@@ -278,12 +283,10 @@ impl Uplink {
     }
 }
 
-/// The end of the process.
+/// How devices are sent away at a drain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
-    /// Longest time from SIGTERM to the end; what is left stays in the rings.
-    pub deadline: Duration,
     /// The connections are closed one after another over this time, so that they do not all
     /// reconnect elsewhere at once.
     pub spread: Duration,
@@ -293,12 +296,7 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self {
-            // Below the 30 s after which Kubernetes kills a pod.
-            deadline: Duration::from_secs(25),
-            spread: Duration::from_secs(3),
-            retry: Duration::from_secs(1),
-        }
+        Self { spread: Duration::from_secs(3), retry: Duration::from_secs(1) }
     }
 }
 
@@ -366,9 +364,10 @@ impl Validate for Config {
             );
         });
         faults.within("uplink", |faults| self.uplink.validate(faults));
+        faults.within("shutdown", |faults| self.shutdown.validate(faults));
         faults.within("drain", |faults| {
-            let spread = self.drain.spread.get() < self.drain.deadline.get();
-            faults.check(spread, "spread", "must be shorter than drain.deadline");
+            let spread = self.drain.spread.get() <= self.shutdown.timeout.get() / 2;
+            faults.check(spread, "spread", "must be at most half of shutdown.timeout");
         });
     }
 }

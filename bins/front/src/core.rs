@@ -171,6 +171,9 @@ impl Core {
             if due > Instant::now() + Duration::from_millis(1) {
                 tokio::time::sleep_until(due.into()).await;
             }
+            if self.front.is_running() {
+                return;
+            }
             control.order(Order::Drain);
         }
     }
@@ -206,11 +209,17 @@ async fn serve(
     let arriving = Rc::clone(&core);
     spawn_guarded(Box::pin(receive(arriving, arrivals)));
     // The sender lives as long as the front, so that an error says that the front is gone.
-    if phase.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
+    while let Ok(now) = phase.wait_for(|phase| *phase != Phase::Running).await.map(|now| *now) {
+        if now == Phase::Stopped {
+            return;
+        }
         let draining = Rc::clone(&core);
         let spread = core.front.config.drain.spread.get();
         spawn_guarded(Box::pin(async move { draining.drain(spread).await }));
-        let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+        // A drain that is called off lets new devices in; those told to go come back by themselves.
+        if phase.wait_for(|phase| *phase != Phase::Draining).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
+use forebay_ops::drain::{self, Remains};
 use tokio::sync::watch;
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 pub(crate) enum Phase {
     /// It takes devices.
     Running,
-    /// It sends them away and empties its rings.
+    /// It sends them away and empties its rings; if that is called off, it runs again.
     Draining,
     /// Its threads end.
     Stopped,
@@ -56,50 +57,62 @@ impl Front {
         *self.phase.borrow() == Phase::Running
     }
 
+    /// Goes from one phase to the next, unless it is elsewhere by now.
+    fn turn(&self, from: Phase, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let turns = *phase == from;
+            if turns {
+                *phase = to;
+            }
+            turns
+        });
+    }
+
     /// Ends the process because a ring has failed: nothing that is not durable yet may be acked.
     pub(crate) fn fail(&self, error: &forebay_queue::Error) -> ! {
         forebay_ops::fatal(format_args!("the front's ring failed: {error}"))
     }
 }
 
+/// A front as a drain sees it.
+pub(crate) struct Leaving(pub(crate) Arc<Front>);
+
+impl drain::Tier for Leaving {
+    fn close(&self) {
+        self.0.turn(Phase::Running, Phase::Draining);
+    }
+
+    fn open(&self) {
+        self.0.turn(Phase::Draining, Phase::Running);
+    }
+
+    fn remains(&self) -> Remains {
+        let mut remains =
+            Remains { connections: self.0.connections.count() as u64, ..Remains::default() };
+        for ring in &self.0.rings {
+            let left = ring.left();
+            remains.entries += left.entries;
+            remains.bytes += left.bytes;
+        }
+        remains
+    }
+}
+
 /// How many connections a front has. Clones share the count.
 #[derive(Clone, Default)]
-pub(crate) struct Connections(Arc<Count>);
-
-#[derive(Default)]
-struct Count {
-    connections: AtomicUsize,
-    none: Condvar,
-    lock: Mutex<()>,
-}
+pub(crate) struct Connections(Arc<AtomicUsize>);
 
 impl Connections {
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.0.connections.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add(&self) {
-        self.0.connections.fetch_add(1, Ordering::AcqRel);
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn remove(&self) {
-        if self.0.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let _guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            self.0.none.notify_all();
-        }
-    }
-
-    /// Blocks until there is none or `end` has come; how many are left.
-    pub(crate) fn wait_for_none(&self, end: Instant) -> usize {
-        let mut guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let (count, rest) = (self.count(), end.saturating_duration_since(Instant::now()));
-            if count == 0 || rest.is_zero() {
-                return count;
-            }
-            let waited = self.0.none.wait_timeout(guard, rest);
-            (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        }
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

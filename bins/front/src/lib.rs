@@ -37,4 +37,4 @@ mod watermark;
 
 pub use config::Config;
 pub use forwarder::ForwarderError;
-pub use running::{Addresses, Drained, Running, StartError, start};
+pub use running::{Addresses, Drained, Running, StartError, run, start};

@@ -10,15 +10,6 @@ fn main() -> ExitCode {
         "forebay-front",
         env!("CARGO_PKG_VERSION"),
         "Devices in over WebSockets, acknowledgements out",
-        |config: Config, registry, shutdown| {
-            let deadline = config.drain.deadline.get();
-            let running = forebay_front::start(config, registry, &shutdown)?;
-            running.join();
-            let drained = running.drain(deadline);
-            if !drained.is_complete() {
-                tracing::warn!(entries = drained.entries, "left for the next start");
-            }
-            Ok(())
-        },
+        |config: Config, registry, shutdown| forebay_front::run(config, registry, &shutdown),
     )
 }

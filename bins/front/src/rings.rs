@@ -1,7 +1,7 @@
 //! The rings of this front, one for each partition, and what an entry in one of them has reached.
 
 use std::{
-    path::Path,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +13,7 @@ use forebay_queue::{Durability, Error, Options, Queue, Seq};
 
 use crate::{
     config::{self, Config, Level},
+    forwarder::{self, Left},
     watermark::Watermark,
 };
 
@@ -54,7 +55,7 @@ impl Ring {
             any_filesystem: config.queue.any_filesystem,
             ..Options::default()
         };
-        let dir = config.queue.dir.join(Path::new(&format!("uplink-{name}")));
+        let dir = Self::dir(name, config);
         let queue = Queue::open_or_create(&dir, &options)?;
         let recovery = queue.recovery();
         tracing::info!(
@@ -87,6 +88,15 @@ impl Ring {
             entry_bytes_max: config.queue.entry_max.get(),
             level: config.ack.level,
         })
+    }
+
+    /// Whether the partition `name` has a ring already: making one takes much longer than opening.
+    pub(crate) fn exists(name: &str, config: &Config) -> bool {
+        Self::dir(name, config).join("ring").exists()
+    }
+
+    fn dir(name: &str, config: &Config) -> PathBuf {
+        config.queue.dir.join(format!("uplink-{name}"))
     }
 
     /// A ring over a queue of the test's own.
@@ -128,6 +138,11 @@ impl Ring {
         let stat = self.queue.stat();
         let room = stat.capacity_bytes.saturating_sub(stat.used_bytes);
         room > 2 * self.entry_bytes_max
+    }
+
+    /// What the middle has not acked.
+    pub(crate) fn left(&self) -> Left {
+        forwarder::left(&self.queue, &self.acked)
     }
 
     /// Bytes of the largest batch: a small part of the ring, so that an empty one takes it.

@@ -9,7 +9,13 @@ use std::{
 };
 
 use forebay_link::{Level as LinkLevel, SenderConfig};
-use forebay_ops::{Faults, Shutdown, Validate as _, admin, thread};
+use forebay_ops::{
+    Faults, Shutdown, Validate as _,
+    admin::{self, Admin, AdminServer},
+    drain::{Drain, Remains, TokenSource},
+    thread,
+    tier::{TierError, until_drained},
+};
 use forebay_wire::partition;
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
@@ -21,7 +27,7 @@ use crate::{
     core,
     devices::Devices,
     forwarder::Forwarder,
-    front::{Connections, Front, Phase},
+    front::{Connections, Front, Leaving, Phase},
     metrics::{self, FrontMetrics},
     rings::Ring,
     tenancy::Policy,
@@ -102,6 +108,13 @@ impl Drained {
     pub fn is_complete(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The same in the words of all tiers.
+    #[must_use]
+    pub fn remains(&self) -> Remains {
+        let Self { connections, entries, bytes } = *self;
+        Remains { connections: connections as u64, entries, bytes }
+    }
 }
 
 /// A running front.
@@ -110,7 +123,8 @@ pub struct Running {
     front: Arc<Front>,
     threads: Vec<JoinHandle<()>>,
     forwarders: Vec<Forwarder>,
-    admin: admin::AdminServer,
+    admin: AdminServer,
+    drain: Drain,
     shutdown: Shutdown,
 }
 
@@ -134,11 +148,14 @@ pub fn start(
         return Err(StartError::Config(faults));
     }
     warn(&config);
+    // First of all: making a ring takes a while, and whoever watches wants to know.
+    let admin = AdminServer::starting(config.admin.address, registry, shutdown)?;
+    let drain = Drain::new(&config.shutdown, shutdown);
     let listener = acceptor::bind(config.listen.address, config.listen.backlog)
         .and_then(|listener| Ok((listener.local_addr()?, listener)))
         .map_err(|source| StartError::Listen { address: config.listen.address, source })?;
     let (ingest, listener) = listener;
-    let rings = open_rings(&config)?;
+    let rings = open_rings(&config, &admin)?;
     let front = Arc::new(Front {
         devices: Devices::new(),
         policy: Policy::new(config.anonymous()),
@@ -152,11 +169,12 @@ pub fn start(
     metrics::register_rings(registry, &front)?;
     let forwarders = start_forwarders(&front)?;
     metrics::register_forwarders(registry, &front, &forwarders)?;
-    let admin = serve_admin(&front, registry, shutdown)?;
+    admin.answer(answers(&front, registry, shutdown, &drain));
+    drain.attach(Arc::new(Leaving(Arc::clone(&front))));
     let addresses = Addresses { ingest, admin: admin.address() };
     let shutdown = shutdown.clone();
     let mut running =
-        Running { addresses, front, threads: Vec::new(), forwarders, admin, shutdown };
+        Running { addresses, front, threads: Vec::new(), forwarders, admin, drain, shutdown };
     // From here on an error ends what runs, as `running` is dropped.
     running.start_threads(listener).map_err(StartError::Thread)?;
     tracing::info!(
@@ -164,6 +182,16 @@ pub fn start(
         partitions = running.front.rings.len(), "front ready"
     );
     Ok(running)
+}
+
+/// Runs a front as this process until the shutdown, and drains it.
+///
+/// # Errors
+/// It did not start.
+pub fn run(config: Config, registry: &Registry, shutdown: &Shutdown) -> Result<(), TierError> {
+    let settings = config.shutdown.clone();
+    let running = start(config, registry, shutdown)?;
+    until_drained("front", &settings, shutdown, |timeout| Ok(running.drain(timeout).remains()))
 }
 
 /// Says what a human should know of a configuration that holds nevertheless.
@@ -182,8 +210,10 @@ fn warn(config: &Config) {
     }
 }
 
-fn open_rings(config: &Config) -> Result<Vec<Ring>, StartError> {
+fn open_rings(config: &Config, admin: &AdminServer) -> Result<Vec<Ring>, StartError> {
     let open = |(name, _): (String, String)| {
+        let deed = if Ring::exists(&name, config) { "opening" } else { "making" };
+        admin.busy(format!("{deed} the ring of partition {name}, {}", config.queue.capacity));
         Ring::open(&name, config).map_err(|source| StartError::Ring { partition: name, source })
     };
     config.uplink.middles().into_iter().map(open).collect()
@@ -211,27 +241,20 @@ fn start_forwarders(front: &Front) -> Result<Vec<Forwarder>, StartError> {
     middles.iter().zip(&front.rings).map(start).collect()
 }
 
-fn serve_admin(
-    front: &Arc<Front>,
-    registry: &Registry,
-    shutdown: &Shutdown,
-) -> Result<admin::AdminServer, StartError> {
-    let mut server = admin::Admin::new(registry, shutdown);
-    let phase = front.phase.subscribe();
-    server.ready("front", move || match *phase.borrow() {
-        Phase::Running => Ok(()),
-        Phase::Draining | Phase::Stopped => Err("draining".to_owned()),
-    });
+/// What the admin server answers once the front serves.
+fn answers(front: &Arc<Front>, registry: &Registry, shutdown: &Shutdown, drain: &Drain) -> Admin {
+    let mut admin = Admin::new(registry, shutdown);
+    admin.drain(drain, TokenSource::new(front.config.admin.token_file.as_deref()));
     for (number, ring) in front.rings.iter().enumerate() {
         let front = Arc::downgrade(front);
         // Whether the middle is there does not matter: its absence is what the ring is for.
-        server.ready(format!("queue {}", ring.name), move || match front.upgrade() {
+        admin.ready(format!("queue {}", ring.name), move || match front.upgrade() {
             Some(front) if front.rings[number].has_room() => Ok(()),
             Some(_) => Err("the ring is full".to_owned()),
             None => Err("ended".to_owned()),
         });
     }
-    Ok(server.serve(front.config.admin.address)?)
+    admin
 }
 
 impl Running {
@@ -274,19 +297,13 @@ impl Running {
 
     /// Ends the front with as little left behind as `deadline` allows.
     ///
-    /// It is not ready at once, refuses new devices, closes the connections one after another with
-    /// 1012, and then waits until the middle has acked what the rings hold.
+    /// It is not ready at once, settles, refuses new devices, closes the connections one after
+    /// another with 1012, and then waits until the middle has acked what the rings hold.
     #[must_use = "what was left behind belongs into the log"]
     pub fn drain(mut self, deadline: Duration) -> Drained {
-        let end = Instant::now() + deadline;
-        self.front.phase.send_replace(Phase::Draining);
-        let connections = self.front.connections.wait_for_none(end);
-        let mut drained = Drained { connections, ..Drained::default() };
-        for forwarder in &self.forwarders {
-            let left = forwarder.flush(end.saturating_duration_since(Instant::now()));
-            drained.entries += left.entries;
-            drained.bytes += left.bytes;
-        }
+        let Remains { connections, entries, bytes } = self.drain.end(deadline);
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        let drained = Drained { connections, entries, bytes };
         self.end();
         tracing::info!(
             connections = drained.connections,
@@ -309,6 +326,7 @@ impl Running {
 
     fn end(&mut self) {
         self.front.phase.send_replace(Phase::Stopped);
+        self.drain.detach();
         for thread in self.threads.drain(..) {
             // A panic has ended the process already.
             let _ = thread.join();

@@ -123,8 +123,9 @@ async fn a_draining_front_refuses_new_devices_and_is_not_ready() {
     let draining = tokio::task::spawn_blocking(move || running.drain(Duration::from_secs(4)));
     loop {
         let (status, body) = get(admin, "/readyz").await;
-        if status == 503 {
-            assert!(body.contains("draining"), "{body}");
+        // Before that it settles: not ready, and still taking devices.
+        if body.contains("draining: closing") {
+            assert_eq!(status, 503);
             break;
         }
     }
@@ -140,6 +141,55 @@ async fn a_draining_front_refuses_new_devices_and_is_not_ready() {
     // What was left is sent after the next start.
     assert_eq!(seqs(&stored(&config), "pump"), [1, 2, 3, 4, 5]);
     drop(dir);
+}
+
+/// One request to the admin port with a method and the token; its body.
+async fn drain_route(admin: std::net::SocketAddr, method: &str, token: &str) -> String {
+    let mut plain = Plain::to(admin).await;
+    let head = format!("{method} /v1/drain HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    plain.write(format!("{head}authorization: Bearer {token}\r\n\r\n").as_bytes()).await;
+    String::from_utf8(plain.read_to_end().await).expect("text")
+}
+
+#[tokio::test]
+async fn a_front_is_taken_out_of_service_by_its_drain_route_and_put_back() {
+    const TOKEN: &str = "a token of this test";
+    let tokens = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(tokens.path(), TOKEN).expect("written");
+    let dir = tempfile::tempdir().expect("a directory");
+    let endpoint = format!("ipc://{}", dir.path().join("middle").display());
+    let middle = Middle::start(&endpoint, false);
+    let front = Front::with(|config| {
+        config.uplink.middle.clone_from(&endpoint);
+        config.admin.token_file = Some(tokens.path().to_owned());
+        config.shutdown.settle = Some(forebay_ops::Duration::from_secs(0));
+    });
+    let admin = front.running.addresses().admin;
+    let mut device = front.device("pump", Format::Cbor).await;
+    device.data(1..=20).await;
+    device.acked_at_last(20).await;
+    assert!(drain_route(admin, "POST", "another token of it").await.contains(" 403 "));
+    assert!(drain_route(admin, "POST", TOKEN).await.contains(" 200 "));
+    assert_eq!(device.closed().await, 1012);
+    drop(device);
+    loop {
+        let body = drain_route(admin, "GET", TOKEN).await;
+        if body.contains("\"phase\":\"drained\"") {
+            assert!(body.contains("\"entries\":0"), "{body}");
+            break;
+        }
+    }
+    assert_eq!(middle.seqs().len(), 20, "all is with the middle");
+    assert_eq!(get(admin, "/readyz").await.0, 503);
+    assert!(drain_route(admin, "DELETE", TOKEN).await.contains("\"phase\":\"serving\""));
+    assert_eq!(get(admin, "/readyz").await.0, 200);
+    let mut device = front.connect("pump", Some(Format::Cbor)).await;
+    device.hello(1, 21).await;
+    device.data(21..=30).await;
+    device.acked_at_last(30).await;
+    let Front { running, dir: _ring, .. } = front;
+    assert!(running.drain(Duration::from_secs(10)).is_complete());
+    middle.stop();
 }
 
 #[tokio::test]

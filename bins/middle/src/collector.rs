@@ -9,7 +9,10 @@
 //! the log holds. Nothing is allocated for an entry, and a few vectors for a frame.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Waker,
 };
 
@@ -39,6 +42,8 @@ pub(crate) struct Collector {
     clock: Arc<Clock>,
     counts: Arc<Counts>,
     bell: Arc<Bell>,
+    /// Set while the middle drains: fronts then keep what they have.
+    closed: Arc<AtomicBool>,
     prefixes: Vec<[u8; STORED_PREFIX_BYTES]>,
 }
 
@@ -59,8 +64,9 @@ impl Collector {
         clock: Arc<Clock>,
         counts: Arc<Counts>,
         bell: Arc<Bell>,
+        closed: Arc<AtomicBool>,
     ) -> Self {
-        Self { log, dedup, clock, counts, bell, prefixes: Vec::new() }
+        Self { log, dedup, clock, counts, bell, closed, prefixes: Vec::new() }
     }
 
     /// Appends what is new of `records`, and a marker if the last is not; all or none.
@@ -183,6 +189,9 @@ impl EntryStore for Collector {
     }
 
     fn room_bytes(&self) -> u64 {
+        if self.closed.load(Ordering::Relaxed) {
+            return 0;
+        }
         let stat = self.log.stat();
         let promised = stat.capacity_bytes - stat.capacity_bytes / RESERVE_SHARE;
         let room = promised.saturating_sub(stat.used_bytes);

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings};
 use forebay_wire::{frame, partition};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub struct Config {
     /// Who must have read an entry before its space is used again.
     pub consumers: Consumers,
     /// The end of the process.
-    pub drain: Drain,
+    pub shutdown: ShutdownSettings,
 }
 
 /// Where fronts connect.
@@ -110,13 +110,16 @@ impl Default for Fetch {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address of the admin HTTP port; it asks for no password.
+    /// Address of the admin HTTP port; reading asks for no password.
     pub address: SocketAddr,
+    /// File with the token that `/v1/drain` asks for. None: the variable FOREBAY_ADMIN_TOKEN;
+    /// without either nobody may drain.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 7413).into() }
+        Self { address: (Ipv4Addr::LOCALHOST, 7413).into(), token_file: None }
     }
 }
 
@@ -207,21 +210,6 @@ impl Default for Consumers {
     }
 }
 
-/// The end of the process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Drain {
-    /// Longest time from SIGTERM to the end; what is left stays in the log.
-    pub deadline: Duration,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        // Below the 30 s after which Kubernetes kills a pod.
-        Self { deadline: Duration::from_secs(25) }
-    }
-}
-
 /// Longest name of a consumer: a reader's name in the queue has 40 bytes with our prefix.
 pub const CONSUMER_BYTES_MAX: usize = 32;
 /// Most consumers: the queue has 24 readers, one of them the dedup snapshot's.
@@ -239,6 +227,7 @@ pub fn is_consumer_name(name: &str) -> bool {
 
 impl Validate for Config {
     fn validate(&self, faults: &mut Faults) {
+        faults.within("shutdown", |faults| self.shutdown.validate(faults));
         const ENDPOINT: &str = "must be tcp://address:port or ipc://path";
         faults.within("uplink", |faults| {
             let uplink = &self.uplink;

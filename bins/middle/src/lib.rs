@@ -34,8 +34,8 @@ mod middle_tests;
 mod testing;
 
 pub use config::{
-    Admin, CONSUMER_BYTES_MAX, CONSUMERS_MAX, Config, Consumers, Dedup as DedupSettings, Drain,
+    Admin, CONSUMER_BYTES_MAX, CONSUMERS_MAX, Config, Consumers, Dedup as DedupSettings,
     Durability, Feed, Fetch, QueueSettings, Uplink, is_consumer_name,
 };
 pub use recover::RecoverError;
-pub use tier::{Addresses, Drained, Running, StartError, start};
+pub use tier::{Addresses, Drained, Running, StartError, run, start};

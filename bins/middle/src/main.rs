@@ -3,21 +3,13 @@
 
 use std::process::ExitCode;
 
-use forebay_middle::{Config, start};
+use forebay_middle::{Config, run};
 
 fn main() -> ExitCode {
     forebay_ops::tier_main(
         "forebay-middle",
         env!("CARGO_PKG_VERSION"),
         "Takes entries of many fronts, and hands them to storage",
-        |config: Config, registry, shutdown| {
-            let deadline = config.drain.deadline.into();
-            let running = start(config, registry, shutdown)?;
-            running.join();
-            for (consumer, bytes) in running.drain(deadline)?.consumers_behind {
-                tracing::warn!(consumer, bytes, "a consumer has not caught up; the log keeps it");
-            }
-            Ok(())
-        },
+        |config: Config, registry, shutdown| run(config, registry, shutdown),
     )
 }

@@ -113,6 +113,7 @@ impl Middle {
             Arc::new(Clock::new(RunningTime(0))),
             Arc::clone(&counts),
             Arc::new(Bell::default()),
+            Arc::default(),
         );
         let consumers = Consumers { required: vec![CONSUMER.to_owned()], ..Consumers::default() };
         let replay = ReplayLog::open(&log, &consumers).expect("readers");

@@ -3,8 +3,11 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use forebay_link::{
@@ -14,7 +17,9 @@ use forebay_link::{
 use forebay_ops::{
     Shutdown,
     admin::{Admin, AdminServer},
+    drain::{self, Drain, Remains, TokenSource},
     fatal,
+    tier::{TierError, until_drained},
 };
 use forebay_queue::{Options, Queue, ReaderStat, Seq as LogSeq};
 use forebay_wire::{feed::STORED_PREFIX_BYTES, frame, partition::map_hash};
@@ -36,8 +41,6 @@ use crate::{
 const LOG_DIR: &str = "log";
 /// How long a link's thread may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a drain looks whether the consumers have caught up.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// Why a middle could not start.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +91,53 @@ pub struct Drained {
     pub consumers_behind: Vec<(String, u64)>,
 }
 
+impl Drained {
+    /// The same in the words of all tiers: what the slowest consumer has not committed.
+    #[must_use]
+    pub fn remains(&self) -> Remains {
+        let behind = self.consumers_behind.iter().map(|(_, bytes)| *bytes);
+        Remains { bytes: behind.max().unwrap_or(0), ..Remains::default() }
+    }
+}
+
+/// A middle as a drain sees it: fronts get no more credit, consumers read what there is.
+struct Leaving {
+    log: Weak<Queue>,
+    closed: Arc<AtomicBool>,
+}
+
+impl drain::Tier for Leaving {
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    fn open(&self) {
+        self.closed.store(false, Ordering::Relaxed);
+    }
+
+    fn remains(&self) -> Remains {
+        let Some(log) = self.log.upgrade() else { return Remains::default() };
+        let consumers_behind = consumers_behind(&log, log.appended());
+        Drained { consumers_behind }.remains()
+    }
+}
+
+/// Runs a middle as this process until the shutdown, and drains it.
+///
+/// # Errors
+/// It did not start, or its log could not be closed.
+pub fn run(config: Config, registry: &Registry, shutdown: Shutdown) -> Result<(), TierError> {
+    let settings = config.shutdown.clone();
+    let running = start(config, registry, shutdown.clone())?;
+    until_drained("middle", &settings, &shutdown, |timeout| {
+        let drained = running.drain(timeout)?;
+        for (consumer, bytes) in &drained.consumers_behind {
+            tracing::warn!(consumer, bytes, "a consumer has not caught up; the log keeps it");
+        }
+        Ok(drained.remains())
+    })
+}
+
 /// A running middle.
 #[derive(Debug)]
 pub struct Running {
@@ -99,6 +149,7 @@ pub struct Running {
     replay: ReplayServer,
     snapshotter: Snapshotter,
     admin: AdminServer,
+    drain: Drain,
     shutdown: Shutdown,
 }
 
@@ -113,9 +164,13 @@ pub fn start(
     registry: &Registry,
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
+    // First of all: making a log takes a while, and whoever watches wants to know.
+    let server = AdminServer::starting(config.admin.address, registry, &shutdown)?;
+    let drain = Drain::new(&config.shutdown, &shutdown);
     let counts = Arc::new(Counts::register(registry)?);
     let snapshot_metrics = SnapshotMetrics::register(registry)?;
-    let log = open_log(&config)?;
+    let log = open_log(&config, &server)?;
+    server.busy("finding out what is stored");
     let failed = |error| StartError::Queue { dir: config.queue.dir.clone(), error };
     let Recovered { dedup, snapshots, reader, running, complete } =
         recover(&config.queue.dir, &log, config.dedup.memory_max.as_usize())?;
@@ -124,12 +179,14 @@ pub fn start(
     let dedup = Arc::new(Mutex::new(dedup));
     let clock = Arc::new(Clock::new(running));
     let bell = Arc::new(Bell::default());
+    let closed = Arc::new(AtomicBool::new(false));
     let collector = Collector::new(
         log.clone(),
         Arc::clone(&dedup),
         Arc::clone(&clock),
         counts,
         Arc::clone(&bell),
+        Arc::clone(&closed),
     );
     // What is read comes before what writes it: nothing is published that nobody could fetch.
     let replay = ReplayServer::start(replay_config(&config), consumers, ends("fetch"))?;
@@ -159,18 +216,32 @@ pub fn start(
         snapshots: snapshot_metrics,
     };
     sources.register(registry)?;
-    let admin = admin(registry, &shutdown, &log, complete).serve(config.admin.address)?;
+    let mut admin = admin(registry, &shutdown, &log, complete);
+    admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
+    server.answer(admin);
+    drain.attach(Arc::new(Leaving { log: Arc::downgrade(&log), closed }));
     let addresses = Addresses {
         uplink: receiver.endpoint().to_owned(),
         feed: publisher.endpoint().to_owned(),
         fetch: replay.endpoint().to_owned(),
-        admin: admin.address(),
+        admin: server.address(),
     };
     tracing::info!(
         uplink = addresses.uplink, feed = addresses.feed, fetch = addresses.fetch,
         admin = %addresses.admin, queue = %log.id(), "middle serves"
     );
-    Ok(Running { addresses, log, dedup, receiver, publisher, replay, snapshotter, admin, shutdown })
+    Ok(Running {
+        addresses,
+        log,
+        dedup,
+        receiver,
+        publisher,
+        replay,
+        snapshotter,
+        admin: server,
+        drain,
+        shutdown,
+    })
 }
 
 impl Running {
@@ -198,22 +269,16 @@ impl Running {
         self.shutdown.wait();
     }
 
-    /// Stops taking entries, lets the consumers catch up until `deadline` has passed, takes a last
+    /// Takes no more entries, lets the consumers catch up until `deadline` has passed, takes a last
     /// snapshot and closes the log. Blocks.
     ///
     /// # Errors
     /// The log could not be closed: recovery decides at the next start. Nothing acked is lost.
     pub fn drain(self, deadline: Duration) -> Result<Drained, forebay_queue::Error> {
-        let until = Instant::now() + deadline;
+        let _ = self.drain.end(deadline);
+        self.drain.detach();
         stopped("uplink", self.receiver.stop(STOP_TIMEOUT));
         let end = self.log.appended();
-        loop {
-            let behind = consumers_behind(&self.log, end);
-            if behind.is_empty() || Instant::now() >= until {
-                break;
-            }
-            std::thread::sleep(DRAIN_LOOK.min(until.saturating_duration_since(Instant::now())));
-        }
         stopped("feed", self.publisher.stop(STOP_TIMEOUT));
         stopped("fetch", self.replay.stop(STOP_TIMEOUT));
         drop(self.snapshotter);
@@ -239,8 +304,10 @@ fn consumers_behind(log: &Queue, end: LogSeq) -> Vec<(String, u64)> {
     names.collect()
 }
 
-fn open_log(config: &Config) -> Result<Queue, StartError> {
+fn open_log(config: &Config, admin: &AdminServer) -> Result<Queue, StartError> {
     let dir = config.queue.dir.join(LOG_DIR);
+    let deed = if dir.join("ring").exists() { "opening" } else { "making" };
+    admin.busy(format!("{deed} the log, {}", config.queue.capacity));
     let options = Options {
         capacity_bytes: config.queue.capacity.get(),
         entry_bytes_max: (frame::BODY_BYTES_MAX + STORED_PREFIX_BYTES) as u32,

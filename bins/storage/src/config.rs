@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings};
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be set about a storage tier.
@@ -26,7 +26,7 @@ pub struct Config {
     /// The live feed.
     pub live: Live,
     /// The end of the process.
-    pub drain: Drain,
+    pub shutdown: ShutdownSettings,
 }
 
 impl Default for Config {
@@ -38,7 +38,7 @@ impl Default for Config {
             lake: Lake::default(),
             last: Last::default(),
             live: Live::default(),
-            drain: Drain::default(),
+            shutdown: ShutdownSettings::default(),
         }
     }
 }
@@ -101,13 +101,16 @@ impl Default for Http {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address of the admin HTTP port; it asks for no password.
+    /// Address of the admin HTTP port; reading asks for no password.
     pub address: SocketAddr,
+    /// File with the token that `/v1/drain` asks for. None: the variable FOREBAY_ADMIN_TOKEN;
+    /// without either nobody may drain.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 7421).into() }
+        Self { address: (Ipv4Addr::LOCALHOST, 7421).into(), token_file: None }
     }
 }
 
@@ -228,23 +231,9 @@ impl Default for Live {
     }
 }
 
-/// The end of the process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Drain {
-    /// Longest time from SIGTERM to the end; what is left stays at the middle.
-    pub deadline: Duration,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        // Below the 30 s after which Kubernetes kills a pod.
-        Self { deadline: Duration::from_secs(25) }
-    }
-}
-
 impl Validate for Config {
     fn validate(&self, faults: &mut Faults) {
+        faults.within("shutdown", |faults| self.shutdown.validate(faults));
         faults.check(!self.middles.is_empty(), "middles", "at least one middle is needed");
         for (place, middle) in self.middles.iter().enumerate() {
             faults.within(&format!("middles[{place}]"), |faults| {

@@ -31,4 +31,4 @@ pub mod sink;
 mod tier;
 
 pub use config::Config;
-pub use tier::{Addresses, Drained, Running, StartError, start};
+pub use tier::{Addresses, Drained, Running, StartError, run, start};

@@ -3,19 +3,13 @@
 
 use std::process::ExitCode;
 
-use forebay_storage::{Config, start};
+use forebay_storage::{Config, run};
 
 fn main() -> ExitCode {
     forebay_ops::tier_main(
         "forebay-storage",
         env!("CARGO_PKG_VERSION"),
         "Stores what the middles hold, and shows it to readers",
-        |config: Config, registry, shutdown| {
-            let deadline = config.drain.deadline.into();
-            let running = start(config, registry, shutdown)?;
-            running.join();
-            running.drain(deadline);
-            Ok(())
-        },
+        |config: Config, registry, shutdown| run(config, registry, shutdown),
     )
 }

@@ -12,6 +12,9 @@ use forebay_link::{Subscriber, SubscriberConfig};
 use forebay_ops::{
     Shutdown,
     admin::{Admin, AdminServer},
+    drain::{self, Drain, Remains, TokenSource},
+    thread,
+    tier::{TierError, until_drained},
 };
 use prometheus::Registry;
 use tokio::sync::Semaphore;
@@ -26,13 +29,17 @@ use crate::{
     metrics::{self, SinkSource},
     read::LakeFiles,
     registry::Current,
-    sink::{Limits as RangeLimits, SinkState, SinkStatus, SinkTask, SinkTaskConfig},
+    sink::{
+        Hold, Limits as RangeLimits, RangeBuffer, SinkState, SinkStatus, SinkTask, SinkTaskConfig,
+    },
 };
 
 /// How long live readers may take to be told that this process ends, and how often that is looked
 /// at.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
 const GOODBYE_LOOK: Duration = Duration::from_millis(5);
+/// Longest pause between two live readers that are sent away.
+const GOODBYE_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Name of the lake among the sinks, in metrics.
 const LAKE: &str = "lake";
 
@@ -95,6 +102,64 @@ impl Drained {
     pub fn is_complete(&self) -> bool {
         self.unstored.is_empty()
     }
+
+    /// The same in the words of all tiers.
+    #[must_use]
+    pub fn remains(&self) -> Remains {
+        let entries = self.unstored.iter().map(|(_, entries)| entries).sum();
+        Remains { entries, ..Remains::default() }
+    }
+}
+
+/// A storage tier as a drain sees it: live readers are sent away, sinks store what they have read.
+struct Leaving {
+    sinks: Vec<(Arc<Hold>, Arc<RangeBuffer>)>,
+    hub: Option<Arc<Hub>>,
+}
+
+impl drain::Tier for Leaving {
+    fn close(&self) {
+        for (hold, _) in &self.sinks {
+            hold.set();
+        }
+        if let Some(hub) = self.hub.clone() {
+            let count = u32::try_from(hub.clients()).unwrap_or(u32::MAX).max(1);
+            let pause = GOODBYE_PAUSE_MAX.min(GOODBYE_TIME_MAX / count);
+            let closing = hub.clone();
+            if let Err(error) = thread::spawn("live-close", move || closing.close_paced(pause)) {
+                tracing::warn!(%error, "live readers are sent away at once");
+                hub.close();
+            }
+        }
+    }
+
+    fn open(&self) {
+        for (hold, _) in &self.sinks {
+            hold.release();
+        }
+        if let Some(hub) = &self.hub {
+            hub.open();
+        }
+    }
+
+    fn remains(&self) -> Remains {
+        let connections = self.hub.as_ref().map_or(0, |hub| hub.clients()) as u64;
+        // Before all was read there is at least one more, if it were only the next to come.
+        let left = |(hold, buffer): &(Arc<Hold>, Arc<RangeBuffer>)| {
+            buffer.held().0 + u64::from(!hold.is_reached())
+        };
+        Remains { connections, entries: self.sinks.iter().map(left).sum(), bytes: 0 }
+    }
+}
+
+/// Runs a storage tier as this process until the shutdown, and drains it.
+///
+/// # Errors
+/// It did not start.
+pub fn run(config: Config, registry: &Registry, shutdown: Shutdown) -> Result<(), TierError> {
+    let settings = config.shutdown.clone();
+    let running = start(config, registry, shutdown.clone())?;
+    until_drained("storage", &settings, &shutdown, |time| Ok(running.drain(time).remains()))
 }
 
 /// A running storage tier.
@@ -108,6 +173,7 @@ pub struct Running {
     clients: (Arc<Semaphore>, usize),
     http: Server,
     admin: AdminServer,
+    drain: Drain,
     shutdown: Shutdown,
     ending: Shutdown,
 }
@@ -128,7 +194,12 @@ pub fn start(
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
     let ending = Shutdown::new();
+    // First of all: whoever watches wants to know what a long start is busy with.
+    let server = AdminServer::starting(config.admin.address, registry, &shutdown)?;
+    let drain = Drain::new(&config.shutdown, &shutdown);
     let mut admin = Admin::new(registry, &shutdown);
+    admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
+    server.busy("looking at the lake");
     let lake = open_lake(&config)?;
     let known = Current::default();
     let (sinks, tails) =
@@ -185,11 +256,28 @@ pub fn start(
     let address = config.http.address;
     let http = Server::start(address, Arc::new(app), limits)
         .map_err(|error| StartError::Listen { address, error })?;
-    let admin = admin.serve(config.admin.address)?;
-    let addresses = Addresses { http: http.address(), admin: admin.address() };
+    server.answer(admin);
+    let leaving = Leaving {
+        sinks: sinks.iter().map(|(_, task)| (task.hold(), task.buffer())).collect(),
+        hub: hub.clone(),
+    };
+    drain.attach(Arc::new(leaving));
+    let addresses = Addresses { http: http.address(), admin: server.address() };
     tracing::info!(http = %addresses.http, admin = %addresses.admin, "storage serves");
     let clients = (clients, config.live.clients_max);
-    Ok(Running { addresses, sinks, followers, hub, keeper, clients, http, admin, shutdown, ending })
+    Ok(Running {
+        addresses,
+        sinks,
+        followers,
+        hub,
+        keeper,
+        clients,
+        http,
+        admin: server,
+        drain,
+        shutdown,
+        ending,
+    })
 }
 
 impl Running {
@@ -219,6 +307,8 @@ impl Running {
     /// ends; what is not stored by the deadline stays at the middles. Blocks.
     pub fn drain(self, deadline: Duration) -> Drained {
         let until = Instant::now() + deadline;
+        let _ = self.drain.end(deadline);
+        self.drain.detach();
         for (_, task) in &self.sinks {
             task.begin_drain();
         }

@@ -11,17 +11,21 @@
 //! | files that change while it runs | [`reload::Watched`] |
 //! | TLS of ports and links | [`tls::TlsServer`], [`tls::TlsClient`] |
 //! | `/healthz /readyz /metrics` | [`admin::Admin`] |
-//! | the end of the process | [`Shutdown`], [`fatal`], [`thread::spawn`] |
+//! | the end of a tier, scale-in | [`drain::Drain`], [`Shutdown`] |
+//! | systemd, if it started us | [`notify`] |
+//! | what must not go on | [`fatal`], [`thread::spawn`] |
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
 mod byte_size;
 pub mod config;
+pub mod drain;
 mod duration;
 mod fatal;
 pub mod logs;
 pub mod metrics;
+pub mod notify;
 pub mod reload;
 mod shutdown;
 pub mod thread;

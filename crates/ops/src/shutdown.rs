@@ -25,6 +25,7 @@ struct State {
 #[derive(Default)]
 struct Draining {
     reason: Option<String>,
+    since: Option<Instant>,
     hooks: Vec<Box<dyn FnOnce() + Send>>,
 }
 
@@ -86,6 +87,7 @@ impl Shutdown {
             }
             tracing::info!(reason, "draining");
             draining.reason = Some(reason.to_owned());
+            draining.since = Some(Instant::now());
             std::mem::take(&mut draining.hooks)
         };
         self.state.changed.notify_all();
@@ -103,6 +105,11 @@ impl Shutdown {
     /// Why the drain has begun, if it has.
     pub fn reason(&self) -> Option<String> {
         self.lock().reason.clone()
+    }
+
+    /// How long ago the drain has begun, if it has.
+    pub fn since(&self) -> Option<Duration> {
+        self.lock().since.map(|since| since.elapsed())
     }
 
     /// Calls `hook` once the drain begins, on the thread that begins it; at once if it has begun.

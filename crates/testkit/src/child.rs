@@ -114,6 +114,14 @@ impl Child {
     /// It did not end within `deadline`: it is killed, and the error shows the end of its log.
     pub fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
+        self.wait(deadline)
+    }
+
+    /// Waits for its end, which something else brings about.
+    ///
+    /// # Errors
+    /// As for [`Child::terminate`].
+    pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let end = Instant::now() + deadline;
         loop {
             if let Some(status) = self.ended()? {
@@ -121,7 +129,7 @@ impl Child {
             }
             if Instant::now() >= end {
                 self.kill()?;
-                bail!("{} did not end in {deadline:?} after SIGTERM:\n{}", self.name, self.tail());
+                bail!("{} did not end in {deadline:?}:\n{}", self.name, self.tail());
             }
             std::thread::sleep(PAUSE);
         }

@@ -68,6 +68,10 @@ impl Settings {
         storage.lake.flush.age = forebay_ops::Duration::from_secs(2);
         storage.lake.flush.outstanding = ByteSize::new(MIDDLE_RING.get() / 4);
         storage.last.snapshot = folder.join("last.jsonl");
+        // Nobody balances anything here, and whoever watches has seen enough.
+        for ends in [&mut front.shutdown, &mut middle.shutdown, &mut storage.shutdown] {
+            ends.settle = Some(forebay_ops::Duration::from_secs(0));
+        }
         Ok(Self { front, middle, storage, admins, ingest, http, lake })
     }
 }

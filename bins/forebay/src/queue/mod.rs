@@ -22,10 +22,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use forebay_queue::Error;
 
+use crate::EXIT_LATE;
+
 /// Stored bytes are damaged (`EX_DATAERR` of sysexits.h).
 const EXIT_CORRUPT: u8 = 65;
-/// Somebody has it open; try again once they have ended (`EX_TEMPFAIL`).
-const EXIT_LOCKED: u8 = 75;
 /// The file of a queue's directory.
 const RING: &str = "ring";
 
@@ -85,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let code = match error.downcast_ref::<Error>() {
-        Some(Error::Locked { .. }) => EXIT_LOCKED,
+        Some(Error::Locked { .. }) => EXIT_LATE,
         Some(Error::Corrupt { .. }) => EXIT_CORRUPT,
         _ => return Err(error),
     };

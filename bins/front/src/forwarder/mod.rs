@@ -5,7 +5,7 @@
 //! still in the ring and is sent again.
 //!
 //! The protocol and the socket are `forebay-link`'s; here is the ring behind them, and what the
-//! rest of the front may ask: state for metrics, and waiting for the drain.
+//! rest of the front may ask: state for metrics, and what is left for the drain.
 
 mod source;
 #[cfg(test)]
@@ -18,9 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Wake, Waker},
-    thread::Thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use forebay_link::{OnFailure, SenderConfig, SenderStats, UplinkSender};
@@ -28,9 +26,6 @@ use forebay_queue::Queue;
 
 use crate::watermark::Watermark;
 use source::RingSource;
-
-/// How often a flush looks for itself whether anything is left.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Name of the forwarder's reader in the ring.
 pub(crate) const READER: &str = "forwarder";
@@ -53,8 +48,6 @@ pub(crate) struct Forwarder {
     sender: UplinkSender,
     stats: Arc<SenderStats>,
     replays: Arc<AtomicU64>,
-    queue: Queue,
-    acked: Arc<Watermark>,
 }
 
 /// What a forwarder is doing, at one moment; counts since the start.
@@ -108,11 +101,10 @@ impl Forwarder {
         let reader = queue.reader(READER)?;
         acked.advance(reader.cursor());
         let replays = Arc::new(AtomicU64::new(0));
-        let source =
-            RingSource::new(queue.clone(), reader, Arc::clone(&acked), Arc::clone(&replays));
+        let source = RingSource::new(queue.clone(), reader, acked, Arc::clone(&replays));
         let sender = UplinkSender::start(config, source, on_failure)?;
         let stats = sender.stats();
-        Ok(Self { sender, stats, replays, queue: queue.clone(), acked })
+        Ok(Self { sender, stats, replays })
     }
 
     /// Tells what it is doing, at each call, also once it has ended.
@@ -132,36 +124,6 @@ impl Forwarder {
         }
     }
 
-    /// What the middle has not acked.
-    pub(crate) fn left(&self) -> Left {
-        let (acked, appended) = (self.acked.get(), self.queue.appended());
-        let entries = if acked >= appended {
-            0
-        } else if acked.epoch() == appended.epoch() {
-            appended.counter() - acked.counter()
-        } else {
-            appended.counter()
-        };
-        let readers = self.queue.readers();
-        let bytes = readers.iter().find(|reader| reader.name == READER);
-        Left { entries, bytes: bytes.map_or(0, |reader| reader.pending_bytes) }
-    }
-
-    /// Waits until the middle has acked all that was appended before the call, or `timeout` has
-    /// passed; what is left. Blocks.
-    pub(crate) fn flush(&self, timeout: Duration) -> Left {
-        let deadline = Instant::now() + timeout;
-        let appended = self.queue.appended();
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        // By bytes too: before the first append of this epoch, the last number appended is one that
-        // no ack ever names, and so nobody wakes us for it.
-        while self.left().bytes > 0 && !self.acked.poll(appended, &waker) {
-            let Some(rest) = deadline.checked_duration_since(Instant::now()) else { break };
-            std::thread::park_timeout(rest.min(LOOK_EVERY));
-        }
-        self.left()
-    }
-
     /// Ends the thread; what is in flight stays in the ring and is sent again by the next start.
     ///
     /// # Errors
@@ -171,11 +133,19 @@ impl Forwarder {
     }
 }
 
-/// Wakes a thread that is parked.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
+/// What the middle has not acked of `queue`.
+pub(crate) fn left(queue: &Queue, acked: &Watermark) -> Left {
+    let (acked, appended) = (acked.get(), queue.appended());
+    let entries = if acked >= appended {
+        0
+    } else if acked.epoch() == appended.epoch() {
+        appended.counter() - acked.counter()
+    } else {
+        appended.counter()
+    };
+    let readers = queue.readers();
+    // By bytes too: before the first append of this epoch, the last number appended is one that no
+    // ack ever names.
+    let bytes = readers.iter().find(|reader| reader.name == READER);
+    Left { entries, bytes: bytes.map_or(0, |reader| reader.pending_bytes) }
 }

@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use forebay_model::{Body, Message};
@@ -232,6 +233,28 @@ impl Hub {
         for client in &state.clients {
             client.buffer.close();
         }
+    }
+
+    /// As [`Self::close`], one reader after another with `pause` between them, so that they do not
+    /// all come back at once; until [`Self::open`]. Blocks.
+    pub fn close_paced(&self, pause: Duration) {
+        let clients = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.clients.clone()
+        };
+        for client in clients {
+            if !self.lock().closed {
+                return;
+            }
+            client.buffer.close();
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// Takes readers again.
+    pub fn open(&self) {
+        self.lock().closed = false;
     }
 
     /// Readers now.

@@ -30,7 +30,7 @@ pub use buffer::{Limits, RangeBuffer};
 pub use dead_letter::{DeadLetters, Kept, KeptKind};
 pub use letter::{Letter, LetterValue};
 pub use status::{SinkState, SinkStatus};
-pub use task::{SinkTask, SinkTaskConfig};
+pub use task::{Hold, SinkTask, SinkTaskConfig};
 
 use crate::rows::Rows;
 

@@ -11,7 +11,11 @@ use forebay_link::{Error, FeedEvent, Opened, QueueId, Record, RecordBatch, Seq};
 use forebay_ops::Shutdown;
 use forebay_wire::feed::Stored;
 
-use super::{Backoff, DeadLetters, RangeBuffer, SinkState, SinkStatus, buffer::State, task::Stop};
+use super::{
+    Backoff, DeadLetters, RangeBuffer, SinkState, SinkStatus,
+    buffer::State,
+    task::{Hold, Stop},
+};
 use crate::feed::Consumer;
 
 /// Longest wait for an event: how soon an age, or a drain, is noticed.
@@ -32,6 +36,8 @@ pub(super) struct Reader<C> {
     pub(super) dead_letters: DeadLetters,
     /// The process is to end soon: ranges are closed early, so that the middle can drain too.
     pub(super) shutdown: Shutdown,
+    /// This sink is to stop for a while, at what the middle has then.
+    pub(super) hold: Arc<Hold>,
     /// This sink is to end: read what the middle has, and no more.
     pub(super) drain: Shutdown,
     pub(super) stop: Arc<Stop>,
@@ -50,7 +56,14 @@ impl<C: Consumer> Reader<C> {
     pub(super) fn run(mut self) {
         let mut queue = None;
         let mut drain = None;
-        while !self.stop.is_set() && !self.is_drained(&mut drain) {
+        while !self.stop.is_set() {
+            if self.is_drained(&mut drain) {
+                if self.drain.is_draining() {
+                    break;
+                }
+                self.wait_held();
+                continue;
+            }
             let due_in = self.buffer.due_in(self.age());
             if due_in == Some(Duration::ZERO) {
                 self.seal();
@@ -83,6 +96,7 @@ impl<C: Consumer> Reader<C> {
         if self.buffer.due_in(Duration::ZERO).is_some() {
             self.seal();
         }
+        self.hold.reach();
         self.buffer.finish();
     }
 
@@ -92,9 +106,19 @@ impl<C: Consumer> Reader<C> {
         if self.shutdown.is_draining() { age.min(AGE_ENDING) } else { age }
     }
 
-    /// Whether a drain has begun and all that the middle had by then was read.
+    /// Closes the open range, and lets some time pass.
+    fn wait_held(&self) {
+        if self.buffer.due_in(Duration::ZERO).is_some() {
+            self.seal();
+        }
+        self.hold.reach();
+        self.stop.wait(WAIT_MAX);
+    }
+
+    /// Whether a drain or a hold has begun and all that the middle had by then was read.
     fn is_drained(&self, drain: &mut Option<Drain>) -> bool {
-        if !self.drain.is_draining() {
+        if !self.drain.is_draining() && !self.hold.is_set() {
+            *drain = None;
             return false;
         }
         let now = Instant::now();

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -37,6 +40,7 @@ pub struct SinkTask {
     buffer: Arc<RangeBuffer>,
     status: Arc<SinkStatus>,
     stop: Arc<Stop>,
+    hold: Arc<Hold>,
     drain: Shutdown,
     threads: Vec<JoinHandle<()>>,
 }
@@ -57,6 +61,7 @@ impl SinkTask {
         let buffer = Arc::new(RangeBuffer::new(limits, registry));
         let status = Arc::new(SinkStatus::default());
         let stop = Arc::new(Stop::default());
+        let hold = Arc::new(Hold::default());
         let drain = Shutdown::new();
         let reader = Reader {
             name: name.clone(),
@@ -65,6 +70,7 @@ impl SinkTask {
             status: status.clone(),
             dead_letters: DeadLetters::new(&dead_letters, &name),
             shutdown,
+            hold: hold.clone(),
             drain: drain.clone(),
             stop: stop.clone(),
         };
@@ -84,7 +90,7 @@ impl SinkTask {
             thread::spawn(format!("{name}-read"), move || reader.run())?,
             thread::spawn(format!("{name}-write"), move || writer.run())?,
         ];
-        Ok(Self { buffer, status, stop, drain, threads })
+        Ok(Self { buffer, status, stop, hold, drain, threads })
     }
 
     /// The rows that are not stored yet.
@@ -97,6 +103,12 @@ impl SinkTask {
     #[must_use]
     pub fn status(&self) -> Arc<SinkStatus> {
         self.status.clone()
+    }
+
+    /// What stops it for a while.
+    #[must_use]
+    pub fn hold(&self) -> Arc<Hold> {
+        self.hold.clone()
     }
 
     /// Begins a drain: what the middle has by now is read, all of it is stored, and then it ends.
@@ -121,6 +133,42 @@ impl SinkTask {
             let _ = thread.join();
         }
         self.buffer.held().0
+    }
+}
+
+/// Stops a sink for a while: what the middle has at that moment is still read and stored.
+#[derive(Debug, Default)]
+pub struct Hold {
+    held: AtomicBool,
+    reached: AtomicBool,
+}
+
+impl Hold {
+    /// Reads what the middle has by now, and no more.
+    pub fn set(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// Goes on.
+    pub fn release(&self) {
+        self.held.store(false, Ordering::Release);
+        self.reached.store(false, Ordering::Release);
+    }
+
+    /// Whether it is to stop.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether all that the middle had was read.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::Acquire)
+    }
+
+    pub(super) fn reach(&self) {
+        self.reached.store(true, Ordering::Release);
     }
 }
 

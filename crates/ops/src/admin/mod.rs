@@ -1,34 +1,45 @@
 //! The admin HTTP server of a process: `/healthz`, `/readyz`, `/metrics` and status routes.
 //!
-//! It runs on a thread of its own, so that it answers while the data path is busy or stuck. It is
-//! not authenticated and binds loopback unless the configuration says otherwise.
+//! It runs on a thread of its own, so that it answers while the data path is busy or stuck, and
+//! it answers first of all: a tier that makes its ring or recovers says so ([`AdminServer`]).
+//! Reading asks for no password; it binds loopback unless the configuration says otherwise. What
+//! changes something asks for a token.
 //!
 //! | route | answers |
 //! | --- | --- |
 //! | `/healthz` | 200 while the process's own loops move; 503: restart it. Never about others |
 //! | `/readyz` | 200 while work should come here; 503 with the reasons otherwise |
 //! | `/metrics` | the registry in the Prometheus text format |
-//! | status routes | JSON for people and tools, see [`Admin::status`] |
+//! | `/v1/drain` | GET the state of a drain, POST begins it, DELETE calls it off; with the token |
+//! | status routes | JSON for people and tools, see [`Admin::status`] and [`Admin::question`] |
 
+mod routes;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use prometheus::{Registry, TextEncoder};
-use serde_json::{Value, json};
+use prometheus::Registry;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::Shutdown;
+use crate::drain::{Drain, Phase, TokenSource};
+use routes::Content;
 
 type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 type Status = Arc<dyn Fn() -> Value + Send + Sync>;
+/// The parameters behind the question mark, by name.
+pub type Parameters = BTreeMap<String, String>;
+type Question = Arc<dyn Fn(&Parameters) -> Result<Value, String> + Send + Sync>;
+
+/// Routes that every process has.
+const TAKEN: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/drain"];
 
 /// What the server answers with; build it, then [`Admin::serve`].
 ///
@@ -41,10 +52,7 @@ type Status = Arc<dyn Fn() -> Value + Send + Sync>;
 /// pulse.beat();
 /// ```
 pub struct Admin {
-    registry: Registry,
-    health: Vec<(String, Check)>,
-    readiness: Vec<(String, Check)>,
-    status: Vec<(&'static str, Status)>,
+    content: Content,
 }
 
 /// A loop's sign of life for `/healthz`. Clones share it.
@@ -70,12 +78,7 @@ impl Pulse {
 impl Admin {
     /// Answers for `registry`, and is not ready once `shutdown` drains.
     pub fn new(registry: &Registry, shutdown: &Shutdown) -> Admin {
-        let mut admin = Admin {
-            registry: registry.clone(),
-            health: Vec::new(),
-            readiness: Vec::new(),
-            status: Vec::new(),
-        };
+        let mut admin = Admin { content: Content::new(registry) };
         let shutdown = shutdown.clone();
         admin.ready("running", move || match shutdown.reason() {
             None => Ok(()),
@@ -90,7 +93,7 @@ impl Admin {
         name: impl Into<String>,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        self.readiness.push((name.into(), Box::new(check)));
+        self.content.readiness.push((name.into(), Box::new(check)));
     }
 
     /// Adds a condition of `/healthz`: only what a restart of this process would mend.
@@ -99,7 +102,7 @@ impl Admin {
         name: impl Into<String>,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        self.health.push((name.into(), Box::new(check)));
+        self.content.health.push((name.into(), Box::new(check)));
     }
 
     /// Adds a loop to `/healthz`: healthy while no two beats are more than `silence_max` apart.
@@ -125,11 +128,44 @@ impl Admin {
         path: &'static str,
         status: impl Fn() -> Value + Send + Sync + 'static,
     ) {
+        self.take(path);
+        self.content.status.insert(path, Arc::new(status));
+    }
+
+    /// Adds a route that answers a question with JSON, such as `/v1/where?device=x`; the error is
+    /// what is wrong with the question.
+    ///
+    /// It may take long: it is asked on another thread than the server's, once at a time.
+    ///
+    /// # Panics
+    /// As for [`Self::status`].
+    pub fn question(
+        &mut self,
+        path: &'static str,
+        answer: impl Fn(&Parameters) -> Result<Value, String> + Send + Sync + 'static,
+    ) {
+        self.take(path);
+        self.content.questions.insert(path, Arc::new(answer));
+    }
+
+    /// Adds the routes of a drain, for whoever has the token; the process is not ready while it
+    /// drains.
+    pub fn drain(&mut self, drain: &Drain, token: TokenSource) {
+        let seen = drain.clone();
+        self.ready("drain", move || match seen.phase() {
+            Phase::Serving => Ok(()),
+            phase => Err(format!("draining: {}", phase.as_str())),
+        });
+        self.content.drain = Some((drain.clone(), token));
+    }
+
+    fn take(&self, path: &str) {
         assert!(path.starts_with('/'), "a route begins with a slash: {path}");
-        let taken = ["/healthz", "/readyz", "/metrics"].contains(&path)
-            || self.status.iter().any(|(other, _)| *other == path);
+        let content = &self.content;
+        let taken = TAKEN.contains(&path)
+            || content.status.contains_key(path)
+            || content.questions.contains_key(path);
         assert!(!taken, "the route is taken: {path}");
-        self.status.push((path, Arc::new(status)));
     }
 
     /// Binds `listen` (port 0: any) and serves on a thread of its own until the result is dropped.
@@ -137,6 +173,69 @@ impl Admin {
     /// # Errors
     /// The address cannot be bound, or the system gave no thread.
     pub fn serve(self, listen: SocketAddr) -> Result<AdminServer, AdminError> {
+        AdminServer::bind(listen, self.content)
+    }
+}
+
+/// The running server; it ends when this is dropped.
+///
+/// A tier starts it first, before what may take long, and tells what it is doing:
+///
+/// ```no_run
+/// # let (registry, shutdown) = (prometheus::Registry::new(), forebay_ops::Shutdown::new());
+/// # use forebay_ops::admin::{Admin, AdminServer};
+/// let listen = "127.0.0.1:7401".parse().unwrap();
+/// let server = AdminServer::starting(listen, &registry, &shutdown).unwrap();
+/// server.busy("making the ring of partition 0");
+/// // ... open what is to be opened ...
+/// server.answer(Admin::new(&registry, &shutdown));
+/// ```
+pub struct AdminServer {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    shared: Arc<RwLock<Arc<Content>>>,
+    busy: Arc<Mutex<Option<(String, Instant)>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AdminServer {
+    /// Serves before the tier does: healthy, and not ready because it is starting.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the system gave no thread.
+    pub fn starting(
+        listen: SocketAddr,
+        registry: &Registry,
+        shutdown: &Shutdown,
+    ) -> Result<AdminServer, AdminError> {
+        let mut admin = Admin::new(registry, shutdown);
+        let busy: Arc<Mutex<Option<(String, Instant)>>> = Arc::default();
+        let shown = Arc::clone(&busy);
+        admin.ready("started", move || {
+            Err(match &*shown.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some((what, since)) => format!("{what}, for {:.1?} by now", since.elapsed()),
+                None => "starting".to_owned(),
+            })
+        });
+        let mut server = admin.serve(listen)?;
+        server.busy = busy;
+        Ok(server)
+    }
+
+    /// Says what the start is busy with, in `/readyz`, in the log and to systemd.
+    pub fn busy(&self, what: impl Into<String>) {
+        let what = what.into();
+        tracing::info!("{what}");
+        crate::notify::status(&what);
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = Some((what, Instant::now()));
+    }
+
+    /// Answers with `admin` from now on.
+    pub fn answer(&self, admin: Admin) {
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(admin.content);
+    }
+
+    fn bind(listen: SocketAddr, content: Content) -> Result<AdminServer, AdminError> {
         let failed = |error| AdminError { listen, error };
         let socket = std::net::TcpListener::bind(listen).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
@@ -144,10 +243,11 @@ impl Admin {
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "the admin server is open to the outside, without a password");
         }
-        let router = self.router();
+        let shared = Arc::new(RwLock::new(Arc::new(content)));
+        let router = routes::router(Arc::clone(&shared));
         let stop = watch::Sender::new(false);
         let mut stopped = stop.subscribe();
-        crate::thread::spawn_async("admin", move || async move {
+        let thread = crate::thread::spawn_async("admin", move || async move {
             let served = async {
                 let listener = tokio::net::TcpListener::from_std(socket)?;
                 axum::serve(listener, router).await
@@ -159,50 +259,9 @@ impl Admin {
             }
         })
         .map_err(failed)?;
-        Ok(AdminServer { address, stop })
+        Ok(AdminServer { address, stop, shared, busy: Arc::default(), thread: Some(thread) })
     }
 
-    fn router(self) -> Router {
-        let registry = self.registry;
-        let health = Arc::new(self.health);
-        let readiness = Arc::new(self.readiness);
-        let mut router = Router::new()
-            .route("/healthz", get(move || async move { report(&health) }))
-            .route("/readyz", get(move || async move { report(&readiness) }))
-            .route("/metrics", get(move || async move { metrics(&registry) }));
-        for (path, status) in self.status {
-            router = router.route(path, get(move || async move { axum::Json(status()) }));
-        }
-        router
-    }
-}
-
-fn report(checks: &[(String, Check)]) -> Response {
-    let mut ok = true;
-    let mut shown = serde_json::Map::new();
-    for (name, check) in checks {
-        let result = check();
-        ok &= result.is_ok();
-        shown.insert(name.clone(), json!(result.err().unwrap_or_else(|| "ok".to_owned())));
-    }
-    let code = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, axum::Json(json!({ "ok": ok, "checks": shown }))).into_response()
-}
-
-fn metrics(registry: &Registry) -> Response {
-    match TextEncoder::new().encode_to_string(&registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-/// The running server; it ends when this is dropped.
-pub struct AdminServer {
-    address: SocketAddr,
-    stop: watch::Sender<bool>,
-}
-
-impl AdminServer {
     /// Where it listens, with the port it got.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -212,6 +271,10 @@ impl AdminServer {
 impl Drop for AdminServer {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+        // The port is free on return; a question that is being answered is waited for.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -8,12 +8,14 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, Command, FromArgMatches as _};
 use prometheus::Registry;
 
 use crate::config::{self, Settings};
-use crate::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Shutdown, logs, thread};
+use crate::drain::{self, Remains, ShutdownSettings};
+use crate::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Shutdown, logs, notify, thread};
 
 /// What a tier's command line takes; a subcommand flattens it.
 #[derive(Debug, Clone, Default, Args)]
@@ -75,6 +77,26 @@ pub fn run<C: Settings>(
     work: impl FnOnce(C, &Registry, Shutdown) -> Result<(), TierError>,
 ) -> ExitCode {
     ExitCode::from(run_to_code(name, args, work))
+}
+
+/// Says that a tier serves, waits for the shutdown, drains it by `drain`, which gets the longest
+/// time that may take, and tells what is left.
+///
+/// # Errors
+/// What `drain` said.
+pub fn until_drained(
+    name: &str,
+    settings: &ShutdownSettings,
+    shutdown: &Shutdown,
+    drain: impl FnOnce(std::time::Duration) -> Result<Remains, TierError>,
+) -> Result<(), TierError> {
+    notify::ready();
+    shutdown.wait();
+    notify::stopping();
+    let began = Instant::now();
+    let left = drain(settings.timeout.get())?;
+    drain::tell(settings.message.as_deref(), &[(name, left)], began.elapsed());
+    Ok(())
 }
 
 /// The arguments, or the exit code once help, version or a fault has been printed.
