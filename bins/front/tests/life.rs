@@ -144,7 +144,7 @@ async fn a_draining_front_refuses_new_devices_and_is_not_ready() {
 }
 
 /// One request to the admin port with a method and the token; its body.
-async fn drain_route(admin: std::net::SocketAddr, method: &str, token: &str) -> String {
+async fn drain_route(admin: SocketAddr, method: &str, token: &str) -> String {
     let mut plain = Plain::to(admin).await;
     let head = format!("{method} /v1/drain HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
     plain.write(format!("{head}authorization: Bearer {token}\r\n\r\n").as_bytes()).await;
