@@ -14,6 +14,8 @@
 pub mod format;
 #[cfg(test)]
 mod format_tests;
+#[cfg(test)]
+mod golden_tests;
 pub mod slot;
 #[cfg(test)]
 mod slot_tests;
