@@ -36,7 +36,7 @@ impl World {
     }
 
     /// Whether nothing is on its way any more.
-    fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         let rings = self.rings.iter().all(|ring| ring.log.above(ring.cursor).is_empty());
         self.awaited == 0
             && rings

@@ -2,17 +2,18 @@
 
 use forebay_link::machine::sender::{self, Sender};
 use forebay_link::{BatchBuilder, Bounds, SenderConfig, Seq};
+use forebay_wire::uplink::RefuseCode;
 
 use crate::disk::{Log, message_of};
 use crate::event::{Crash, Event};
-use crate::world::{Agent, BATCH_BYTES, Client, Ring, World};
+use crate::world::{Agent, BATCH_BYTES, Client, Maps, Ring, World};
 
 impl World {
     pub(crate) fn append(&mut self, message: u64, front: usize) {
         if !self.front_up[front] {
             return self.soon(500_000, Event::Append { message, front });
         }
-        let middle = (message % self.shape.middles as u64) as usize;
+        let middle = (message % self.maps.fronts[front] as u64) as usize;
         let ring = front * self.shape.middles + middle;
         self.truth.sent.insert(message, middle);
         let own = &mut self.rings[ring];
@@ -93,6 +94,12 @@ impl World {
             config.batch_bytes = BATCH_BYTES;
             config.window_bytes = 2_000;
             config.window_batches = 6;
+            let (known, middle) = (self.maps.fronts[front], index % middles);
+            config.partitions = Maps::hash(known, middle);
+            if middle >= known {
+                // A middle this front was not told of.
+                continue;
+            }
             let seed = self.random.next_u64();
             let ring = &mut self.rings[index];
             if ring.machine.is_none() {
@@ -155,7 +162,12 @@ impl World {
             }
             sender::Action::Report(report) => {
                 use sender::Report::{AckBeyondSent, Ahead, LevelTooLow, Malformed, Refused};
+                let (front, at) = (index / self.shape.middles, index % self.shape.middles);
+                let maps_differ = self.maps.fronts[front] != self.maps.middles[at];
                 match report {
+                    Refused { code: RefuseCode::Partitions, .. } if maps_differ => {
+                        self.maps.refused += 1;
+                    }
                     Ahead { .. }
                     | AckBeyondSent { .. }
                     | Malformed(_)

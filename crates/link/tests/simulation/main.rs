@@ -16,6 +16,7 @@ mod front;
 mod middle;
 mod named;
 mod network;
+mod partitions;
 mod process;
 mod scenario;
 mod store;

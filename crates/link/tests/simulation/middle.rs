@@ -17,7 +17,7 @@ use crate::event::{Crash, Event};
 use crate::fault::Fault;
 use crate::network::ConnectionId;
 use crate::store::MiddleStore;
-use crate::world::{Agent, BATCH_BYTES, Client, Middle, Running, World};
+use crate::world::{Agent, BATCH_BYTES, Client, Maps, Middle, Running, World};
 
 impl World {
     pub(crate) fn start_middle(&mut self, index: usize) {
@@ -27,6 +27,7 @@ impl World {
         if middle.running.is_some() {
             return;
         }
+        let partitions = Maps::hash(self.maps.middles[index], index);
         let disk = middle.store.disk.clone();
         let joined = std::mem::take(&mut middle.store.joined);
         middle.store = MiddleStore::open(disk, fault);
@@ -34,6 +35,7 @@ impl World {
         let log = &middle.store.disk.log;
         let mut config = ReceiverConfig::new("receiver", "");
         config.window_bytes = 700;
+        config.partitions = partitions;
         let mut replay = ReplayConfig::new("replay", "");
         replay.batch_bytes = BATCH_BYTES;
         middle.synced = log.durable;

@@ -99,6 +99,28 @@ pub(crate) struct Truth {
     pub(crate) forgetful: HashSet<usize>,
 }
 
+/// The partition maps: how many of the middles each end knows of, from when it starts.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    pub(crate) fronts: Vec<usize>,
+    pub(crate) middles: Vec<usize>,
+    /// Sessions refused because the two differ.
+    pub(crate) refused: u64,
+}
+
+impl Maps {
+    fn new(shape: Shape) -> Self {
+        let all = shape.middles;
+        Self { fronts: vec![all; shape.fronts], middles: vec![all; shape.middles], refused: 0 }
+    }
+
+    /// The number both ends compare, for the link to this middle.
+    pub(crate) fn hash(known: usize, middle: usize) -> u64 {
+        const NAMES: [&str; 2] = ["0", "1"];
+        forebay_wire::partition::map_hash(NAMES.into_iter().take(known), NAMES[middle])
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) shape: Shape,
@@ -119,6 +141,7 @@ pub(crate) struct World {
     ticks: BTreeMap<Agent, Duration>,
     clocks: BTreeMap<Agent, Duration>,
     pub(crate) truth: Truth,
+    pub(crate) maps: Maps,
     pub(crate) violations: Vec<String>,
     next_queue: u64,
 }
@@ -143,6 +166,7 @@ impl World {
             ticks: BTreeMap::new(),
             clocks: BTreeMap::new(),
             truth: Truth::default(),
+            maps: Maps::new(shape),
             violations: Vec::new(),
             next_queue: 1,
         };
