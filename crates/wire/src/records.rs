@@ -315,22 +315,30 @@ pub struct RecordBatch {
 impl RecordBatch {
     /// Takes the records of a whole frame that [`Frame::decode`] accepts.
     ///
-    /// Short frames are copied out, since a small slice would keep the whole read buffer of its
-    /// connection alive; long ones share it.
-    ///
     /// # Errors
     /// [`FrameError`] if it is no frame or its records are malformed.
     pub fn from_frame(frame: &Bytes) -> Result<Self, FrameError> {
-        const SHARED_BYTES_MIN: usize = 32 * 1024;
         let decoded = Frame::decode(frame)?;
         let records = Records::of(&decoded)?;
+        Ok(Self::of(decoded.header.queue, &records, frame))
+    }
+
+    /// Takes records of `queue` that were read out of `frame` and need no second look.
+    ///
+    /// Short frames are copied out, since a small slice would keep the whole read buffer of its
+    /// connection alive; long ones share it.
+    ///
+    /// # Panics
+    /// If the records do not lie within `frame`.
+    #[must_use]
+    pub fn of(queue: QueueId, records: &Records<'_>, frame: &Bytes) -> Self {
+        const SHARED_BYTES_MIN: usize = 32 * 1024;
         let bytes = if records.bytes().len() < SHARED_BYTES_MIN {
             Bytes::copy_from_slice(records.bytes())
         } else {
-            frame.slice(HEADER_BYTES..)
+            frame.slice_ref(records.bytes())
         };
-        let (base, count) = (records.first(), records.count());
-        Ok(Self { queue: decoded.header.queue, base, count, bytes })
+        Self { queue, base: records.first(), count: records.count(), bytes }
     }
 
     /// The queue they are of.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_wire::feed::{Data, End, Feed, Fetch};
+use forebay_wire::frame::FrameError;
 use forebay_wire::records::RecordBatch;
 use forebay_wire::uplink::{Ping, RefuseCode};
 use forebay_wire::{QueueId, Seq};
@@ -227,7 +228,7 @@ impl Subscriber {
                 self.wanted |= head.head > self.position && self.stash.batches.is_empty();
             }
             Ok(_) => {}
-            Err(error) => self.actions.push_back(Action::Report(Report::Malformed(error))),
+            Err(error) => self.malformed(error),
         }
         self.want_more(now);
     }
@@ -260,9 +261,16 @@ impl Subscriber {
                 }
             }
             Ok(_) => {}
-            Err(error) => self.actions.push_back(Action::Report(Report::Malformed(error))),
+            Err(error) => self.malformed(error),
         }
         self.want_more(now);
+    }
+
+    fn malformed(&mut self, error: FrameError) {
+        if let FrameError::Version { .. } = error {
+            return self.end(Ending::Refused(format!("the middle speaks another: {error}")));
+        }
+        self.actions.push_back(Action::Report(Report::Malformed(error)));
     }
 
     fn end(&mut self, ending: Ending) {
@@ -347,13 +355,9 @@ impl Subscriber {
             let (position, prev) = (self.position, data.prev);
             self.actions.push_back(Action::Report(Report::Gap { position, prev }));
         }
-        match RecordBatch::from_frame(bytes) {
-            Ok(batch) => {
-                if gap || !self.deliver(batch.clone()) {
-                    self.stash.push(data.prev, batch, self.buffer_bytes / 2);
-                }
-            }
-            Err(error) => self.actions.push_back(Action::Report(Report::Malformed(error))),
+        let batch = RecordBatch::of(data.queue, &data.records, bytes);
+        if gap || !self.deliver(batch.clone()) {
+            self.stash.push(data.prev, batch, self.buffer_bytes / 2);
         }
         self.drain_stash();
         self.wanted |= self.is_gap_before_stash();
@@ -371,15 +375,11 @@ impl Subscriber {
         if data.records.last() <= self.position || data.prev > self.position {
             return;
         }
-        match RecordBatch::from_frame(bytes) {
-            Ok(batch) => {
-                let records = batch.count();
-                let delivered = self.deliver(batch);
-                let report = if delivered { Report::Fetched { records } } else { Report::Dropped };
-                self.actions.push_back(Action::Report(report));
-            }
-            Err(error) => self.actions.push_back(Action::Report(Report::Malformed(error))),
-        }
+        let batch = RecordBatch::of(data.queue, &data.records, bytes);
+        let records = batch.count();
+        let delivered = self.deliver(batch);
+        let report = if delivered { Report::Fetched { records } } else { Report::Dropped };
+        self.actions.push_back(Action::Report(report));
         self.drain_stash();
     }
 
