@@ -82,6 +82,13 @@ impl Tiers {
         format!("ws://{}", self.storage.addresses().http)
     }
 
+    /// Where readers of the middle's feed subscribe and fetch.
+    #[must_use]
+    pub fn feed_and_fetch(&self) -> [&str; 2] {
+        let addresses = self.middle.addresses();
+        [&addresses.feed, &addresses.fetch]
+    }
+
     /// The folder with the Parquet files.
     #[must_use]
     pub fn lake(&self) -> PathBuf {
