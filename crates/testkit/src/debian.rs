@@ -29,13 +29,59 @@ pub fn package(name: &str) -> Result<Package> {
     Ok(Package { root })
 }
 
-fn fill(name: &str, root: &Path) -> Result<()> {
-    let state = cache::root()?.join("apt");
-    // One apt at a time: the lists and the downloads are shared.
-    let _lock = cache::lock(&state.with_extension("lock"))?;
+/// One package of another release of Debian, without its dependencies: for programs that need none.
+///
+/// # Errors
+/// As for [`package`].
+pub fn package_of_release(release: &str, name: &str) -> Result<Package> {
+    let key = format!("release {release}\n{name}");
+    let root = cache::folder("debian", &key, |root| {
+        let (state, _lock) = state(&format!("apt-{release}"))?;
+        let sources = state.join("sources.list");
+        let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        let archive = archive_address().context("this machine's Debian archive is not known")?;
+        fs::write(&sources, format!("deb [signed-by={keys}] {archive} {release} main\n"))?;
+        let apt = |deed: &str| {
+            let mut command = apt(&state);
+            command.args(["-o", &format!("Dir::Etc::SourceList={}", sources.display())]);
+            command.args(["-o", "Dir::Etc::SourceParts=/dev/null", deed]).current_dir(root);
+            command
+        };
+        cache::run(&mut apt("update")).context("apt-get update")?;
+        cache::run(apt("download").arg(name)).with_context(|| format!("download of {name}"))?;
+        for package in packages_in(root)? {
+            cache::run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(root))?;
+            fs::remove_file(package)?;
+        }
+        Ok(())
+    })?;
+    Ok(Package { root })
+}
+
+/// The archive that this machine's own packages come from.
+fn archive_address() -> Option<String> {
+    let deb822 = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
+    let classic = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+    let of_deb822 = deb822.lines().find_map(|line| line.strip_prefix("URIs:"));
+    let of_classic = classic.lines().find_map(|line| {
+        line.strip_prefix("deb ")?.split_whitespace().find(|word| word.contains("://"))
+    });
+    Some(of_deb822.or(of_classic)?.split_whitespace().next()?.to_owned())
+}
+
+/// The folder of apt's state of this name, and the lock that keeps it to one apt at a time: the
+/// lists and the downloads are shared.
+fn state(name: &str) -> Result<(PathBuf, fs::File)> {
+    let state = cache::root()?.join(name);
+    let lock = cache::lock(&state.with_extension("lock"))?;
     for folder in ["lists/partial", "archives/partial"] {
         fs::create_dir_all(state.join(folder))?;
     }
+    Ok((state, lock))
+}
+
+fn fill(name: &str, root: &Path) -> Result<()> {
+    let (state, _lock) = state("apt")?;
     let archives = state.join("archives");
     clear(&archives)?;
     cache::run(apt(&state).arg("update")).context("apt-get update")?;

@@ -41,6 +41,11 @@ impl Venv {
         command.env("PYTHONUNBUFFERED", "1");
         command
     }
+
+    /// A program that one of the packages brings, ready for arguments.
+    pub fn program(&self, name: &str) -> Command {
+        Command::new(self.folder.join("bin").join(name))
+    }
 }
 
 #[cfg(test)]
