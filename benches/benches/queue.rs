@@ -131,6 +131,65 @@ fn appends(report: &Report, dir: &Path, place: &str, payload_bytes: usize, ring_
     let _ = std::fs::remove_dir_all(&floor_dir);
 }
 
+/// From one thread to another, as fast as both can: ours, which is crash-safe, and a channel that
+/// carries the same bytes in memory.
+fn hop(report: &Report, dir: &Path) {
+    const COUNT: usize = 1_000_000;
+    let queue =
+        Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Process)).expect("queue");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let mut reader = queue.reader("bench").expect("reader");
+        ours.push(nanos_each(COUNT, || {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut sent = 0;
+                    while sent < COUNT {
+                        match queue.append(1, &[7; 256]) {
+                            Ok(_) => sent += 1,
+                            Err(error) if error.is_temporary() => std::thread::yield_now(),
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+                let (mut got, mut sum) = (0, 0);
+                while got < COUNT {
+                    let batch = reader.peek(64, 1 << 20).expect("peek");
+                    let Some(last) = batch.last() else {
+                        drop(batch);
+                        assert!(reader.wait(Duration::from_secs(30)), "nothing came");
+                        continue;
+                    };
+                    for entry in batch.iter() {
+                        got += 1;
+                        sum += usize::from(entry.payload[255]);
+                    }
+                    batch.advance();
+                    reader.commit(last).expect("commit");
+                }
+                assert_eq!(sum, 7 * COUNT);
+            });
+        }));
+        let (send, receive) = crossbeam::channel::bounded::<[u8; 256]>(4096);
+        theirs.push(nanos_each(COUNT, || {
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    for _ in 0..COUNT {
+                        send.send([7; 256]).expect("receiver lives");
+                    }
+                });
+                let sum: usize = receive.iter().map(|message| usize::from(message[255])).sum();
+                assert_eq!(sum, 7 * COUNT);
+            });
+        }));
+    }
+    let channel = median(theirs.clone());
+    report.add_rounds("crossbeam channel, two threads, a hop", &theirs, "ns", Goal::None);
+    report.add_rounds("two threads, a hop", &ours, "ns", Goal::None);
+    let ratio = median(ours) / channel;
+    report.add("two threads, a hop", ratio, "x channel", Goal::AtMost(1.0));
+}
+
 /// One thread, one entry at a time, each durable before the next.
 fn lone_waiter(report: &Report, dir: &Path) {
     let payload = [7u8; 256];
@@ -291,6 +350,7 @@ fn main() {
     std::fs::create_dir_all(&root).expect("bench directory");
     let memory = Path::new("/dev/shm").join(format!("forebay-bench-{}", std::process::id()));
     appends(&report, &root, "ext4", 256, 64);
+    hop(&report, &root);
     lone_waiter(&report, &root);
     for threads in [16, 64, 256] {
         group_commit(&report, &root, threads, 2.0);

@@ -31,6 +31,7 @@ mod faults;
 #[doc(hidden)]
 pub mod floor;
 mod format;
+mod groups;
 mod line;
 mod log;
 mod map;

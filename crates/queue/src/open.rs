@@ -15,6 +15,7 @@ use crate::cursor::Cursors;
 use crate::error::{Error, Result};
 use crate::faults::{Fault, Faults};
 use crate::format::{Geometry, Mark, SLOT_BYTES, Slot, SuperBlock};
+use crate::groups::Groups;
 use crate::line::Line;
 use crate::log::Log;
 use crate::memory::Memory;
@@ -108,7 +109,7 @@ pub(crate) fn open_ring(
         reclaiming: RwLock::new(()),
         index: Mutex::new(VecDeque::from(scan.index)),
         damage: Mutex::new(BTreeMap::new()),
-        on_durable: Watch::default(),
+        on_durable: Groups::default(),
         on_readable: Watch::default(),
         ended: Mutex::new(None),
         closing: AtomicBool::new(false),

@@ -91,7 +91,7 @@ impl Ring {
         to
     }
 
-    fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         let demand = self.demand.load(Ordering::Acquire);
         self.settings.syncs() && demand > self.durable_seq().get()
     }

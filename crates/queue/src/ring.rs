@@ -15,6 +15,7 @@ use crate::cursor::Cursors;
 use crate::error::{Error, Result};
 use crate::faults::{Fault, Faults};
 use crate::format::{self, Geometry, HEAD_BYTES, Head, Mark};
+use crate::groups::Groups;
 use crate::line::Line;
 use crate::log::Log;
 use crate::memory::Memory;
@@ -100,7 +101,7 @@ pub(crate) struct Ring {
     pub(crate) index: Mutex<VecDeque<Mark>>,
     /// Damaged ranges met so far, from and to.
     pub(crate) damage: Mutex<BTreeMap<u64, u64>>,
-    pub(crate) on_durable: Watch,
+    pub(crate) on_durable: Groups,
     pub(crate) on_readable: Watch,
     pub(crate) ended: Mutex<Option<Error>>,
     /// Asks the sync thread to finish.
@@ -149,7 +150,7 @@ impl Ring {
     pub(crate) fn end(&self, why: Error) -> Error {
         let first = lock(&self.ended).get_or_insert(why).clone();
         self.limits.is_ended.store(true, Ordering::SeqCst);
-        self.on_durable.notify(u64::MAX);
+        self.on_durable.end();
         self.on_readable.notify(u64::MAX);
         first
     }
@@ -169,6 +170,7 @@ impl Ring {
         let lag = self.lag_base(at);
         self.store_head(start, at, &Head::entry(len, crc, seq, time_us, at - lag));
         self.line.leave(end, seq, u64::from(len));
+        self.memory.prefetch(self.geometry.offset(end), bytes as usize);
         self.tell();
         Ok(seq)
     }
@@ -204,7 +206,12 @@ impl Ring {
                 at + self.geometry.skip(at, bytes) + bytes
             })
         })?;
-        let copy = |row: usize, at| self.store_payload(at, entries[row].as_ref());
+        let copy = |row: usize, at| {
+            // Two records ahead, if they are alike: by then its lines have come.
+            let bytes = format::record_bytes(u64::from(heads[row].0));
+            self.memory.prefetch(self.geometry.offset(at + 2 * bytes), bytes as usize);
+            self.store_payload(at, entries[row].as_ref());
+        };
         // First in line: whoever is behind waits for these copies anyway, so one pass does it.
         let is_first = self.line.is_turn(start);
         if !is_first {

@@ -84,10 +84,11 @@ impl Ring {
     pub(crate) fn sync_entries(&self, syncer: &mut Syncer) -> Result<()> {
         self.check()?;
         let from = syncer.durable.position;
-        let target = self.line.mark();
-        if target.position == from {
+        if self.line.tail() == from {
             return Ok(());
         }
+        self.on_durable.begin();
+        let target = self.line.mark();
         let started = Instant::now();
         if !self.faults.has(Fault::AckWithoutSync) {
             for (offset, len) in self.geometry.pieces(from, target.position) {
@@ -102,7 +103,7 @@ impl Ring {
         self.limits.durable.store(target.position, Ordering::Release);
         self.limits.durable_seq.store(target.seq.get(), Ordering::Release);
         self.index_push(target);
-        self.on_durable.notify(target.seq.get());
+        self.on_durable.finish(target.seq.get(), || self.is_wanted());
         if self.settings.syncs() {
             self.on_readable.notify(u64::MAX);
         }

@@ -14,15 +14,58 @@ use rustix::thread::{MembarrierCommand, futex};
 /// Threads and tasks that wait for a number to be reached.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    generation: AtomicU32,
-    sleepers: AtomicU32,
-    wakers: Mutex<Vec<(u64, Waker)>>,
+    threads: Threads,
+    tasks: Tasks,
 }
 
 impl Watch {
     /// Wakes all sleeping threads, and the tasks that wait for `reached` or less. What they wait
     /// for must be visible before.
     pub(crate) fn notify(&self, reached: u64) {
+        self.threads.notify();
+        self.tasks.notify(reached);
+    }
+
+    /// Registers a task; the caller looks at its condition again afterwards.
+    pub(crate) fn register(&self, wanted: u64, waker: &Waker) {
+        self.tasks.register(wanted, waker);
+    }
+
+    /// Sleeps until `ready` says yes, looking at it after every notify; false if the time passed
+    /// first.
+    pub(crate) fn wait(&self, timeout: Duration, mut ready: impl FnMut() -> bool) -> bool {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            match self.threads.doze(deadline, &mut ready) {
+                Woken::Ready => return true,
+                Woken::Late => return false,
+                Woken::Perhaps => {}
+            }
+        }
+    }
+}
+
+/// Why [`Threads::doze`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// The condition holds.
+    Ready,
+    /// Notified, or interrupted: look again.
+    Perhaps,
+    /// The deadline has passed.
+    Late,
+}
+
+/// Threads that sleep until they are notified, all at once.
+#[derive(Debug, Default)]
+pub(crate) struct Threads {
+    generation: AtomicU32,
+    sleepers: AtomicU32,
+}
+
+impl Threads {
+    /// Wakes all of them. What they wait for must be visible before.
+    pub(crate) fn notify(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         // Either this sees the sleeper, or the sleeper, counted later, sees the new generation and
         // with it what was stored before it.
@@ -30,6 +73,45 @@ impl Watch {
             // A private futex on memory of ours: the only error is a bad address.
             let _ = futex::wake(&self.generation, futex::Flags::PRIVATE, i32::MAX as u32);
         }
+    }
+
+    /// Sleeps until the next notify, unless `ready` says yes.
+    pub(crate) fn doze(
+        &self,
+        deadline: Option<Instant>,
+        ready: &mut impl FnMut() -> bool,
+    ) -> Woken {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let woken = self.doze_counted(deadline, ready);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        woken
+    }
+
+    fn doze_counted(&self, deadline: Option<Instant>, ready: &mut impl FnMut() -> bool) -> Woken {
+        let generation = self.generation.load(Ordering::SeqCst);
+        if ready() {
+            return Woken::Ready;
+        }
+        let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if rest.is_some_and(|rest| rest.is_zero()) {
+            return Woken::Late;
+        }
+        let rest = rest.and_then(|rest| rest.try_into().ok());
+        // Woken, timed out, interrupted or already notified: the caller looks in every case.
+        let _ = futex::wait(&self.generation, futex::Flags::PRIVATE, generation, rest.as_ref());
+        Woken::Perhaps
+    }
+}
+
+/// Tasks that wait for a number to be reached.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    wakers: Mutex<Vec<(u64, Waker)>>,
+}
+
+impl Tasks {
+    /// Wakes those who wait for `reached` or less.
+    pub(crate) fn notify(&self, reached: u64) {
         let due: Vec<Waker> = {
             let mut wakers = self.wakers();
             if wakers.is_empty() {
@@ -52,28 +134,6 @@ impl Watch {
             Some((known, _)) => *known = wanted.min(*known),
             None => wakers.push((wanted, waker.clone())),
         }
-    }
-
-    /// Sleeps until `ready` says yes, looking at it after every notify; false if the time passed
-    /// first.
-    pub(crate) fn wait(&self, timeout: Duration, mut ready: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now().checked_add(timeout);
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        let reached = loop {
-            let generation = self.generation.load(Ordering::SeqCst);
-            if ready() {
-                break true;
-            }
-            let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if rest.is_some_and(|rest| rest.is_zero()) {
-                break false;
-            }
-            let rest = rest.and_then(|rest| rest.try_into().ok());
-            // Woken, timed out, interrupted or already notified: the loop looks in every case.
-            let _ = futex::wait(&self.generation, futex::Flags::PRIVATE, generation, rest.as_ref());
-        };
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
-        reached
     }
 
     fn wakers(&self) -> MutexGuard<'_, Vec<(u64, Waker)>> {

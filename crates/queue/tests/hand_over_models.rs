@@ -2,12 +2,12 @@
 //!
 //! Method: loom runs small models of the three hand-overs through every interleaving, and every
 //! value that a relaxed load may see: producers that reserve and publish (`line.rs`), the watermark
-//! from the syncer to those who wait (`sync.rs`, `pace.rs`, `watch.rs`), and a reader that goes to
+//! from the syncer to those who wait (`sync.rs`, `pace.rs`, `groups.rs`, `watch.rs`), and a reader that goes to
 //! sleep while a producer appends (`reader.rs`, `watch.rs`). A thread that sleeps for ever is a
 //! deadlock, which loom reports. Each model has twins with one step out of place, which must fail.
 //!
 //! Cannot show: that the models are the code. They have the same steps in the same order, and
-//! `the_models_have_the_orderings_of_the_code` fails when those of `line.rs` and `watch.rs` change.
+//! `the_models_have_the_orderings_of_the_code` fails when those of these files change.
 //! loom treats `SeqCst` accesses as `AcqRel`, so that a fence stands beside each in `watch.rs`'s
 //! place; a futex is a lock and a condition.
 
@@ -18,8 +18,13 @@ use loom::thread;
 use std::sync::Arc;
 
 fn check(model: impl Fn() + Sync + Send + 'static) {
+    check_with(3, model);
+}
+
+/// At most so many times a thread is interrupted where it need not be.
+fn check_with(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }
 
@@ -33,6 +38,7 @@ enum Slip {
     AckBeforeSync,
     UnparkBeforeDemand,
     GenerationReadLate,
+    OtherGroupForgotten,
     NoLightBarrier,
 }
 
@@ -161,17 +167,17 @@ fn a_mark_that_is_not_compared_is_noticed() {
     marks(Slip::MarkNotCompared);
 }
 
-/// `Watch` of `watch.rs`.
-struct Watch {
+/// `Threads` of `watch.rs`.
+struct Threads {
     generation: AtomicU32,
     sleepers: AtomicU32,
     futex: Mutex<()>,
     woken: Condvar,
 }
 
-impl Watch {
+impl Threads {
     fn new() -> Self {
-        Watch {
+        Threads {
             generation: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             futex: Mutex::new(()),
@@ -188,14 +194,13 @@ impl Watch {
         }
     }
 
-    fn wait(&self, slip: Slip, mut ready: impl FnMut() -> bool) {
+    /// Whether `ready` said yes.
+    fn doze(&self, slip: Slip, mut ready: impl FnMut() -> bool) -> bool {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        loop {
-            let mut generation = self.generation.load(Ordering::SeqCst);
-            if ready() {
-                break;
-            }
+        let mut generation = self.generation.load(Ordering::SeqCst);
+        let is_ready = ready();
+        if !is_ready {
             if slip == Slip::GenerationReadLate {
                 generation = self.generation.load(Ordering::SeqCst);
             }
@@ -206,6 +211,40 @@ impl Watch {
             }
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        is_ready
+    }
+}
+
+/// `Groups` of `groups.rs`.
+struct Groups {
+    round: AtomicU64,
+    sides: [Threads; 2],
+}
+
+impl Groups {
+    fn begin(&self) {
+        self.round.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn finish(&self, slip: Slip, is_more_wanted: impl FnOnce() -> bool) {
+        let round = self.round.load(Ordering::SeqCst);
+        self.side(round).notify();
+        if !is_more_wanted() && slip != Slip::OtherGroupForgotten {
+            self.side(round + 1).notify();
+        }
+    }
+
+    fn wait(&self, slip: Slip, mut ready: impl FnMut() -> bool) {
+        loop {
+            let round = self.round.load(Ordering::SeqCst);
+            if self.side(round + 1).doze(slip, &mut ready) {
+                break;
+            }
+        }
+    }
+
+    fn side(&self, round: u64) -> &Threads {
+        &self.sides[(round & 1) as usize]
     }
 }
 
@@ -216,7 +255,7 @@ struct Durable {
     /// What is on the medium; the relaxed store stands for the sync.
     medium: AtomicU64,
     durable_seq: AtomicU64,
-    on_durable: Watch,
+    on_durable: Groups,
     /// crossbeam's parker: a token, and a sleep that takes it.
     token: Mutex<bool>,
     unparked: Condvar,
@@ -237,47 +276,72 @@ impl Durable {
     }
 }
 
-/// One who appends and waits, and the sync thread.
+impl Durable {
+    fn is_wanted(&self) -> bool {
+        self.demand.load(Ordering::Acquire) > self.durable_seq.load(Ordering::Acquire)
+    }
+
+    fn sync(&self, slip: Slip) {
+        self.on_durable.begin();
+        let tail = self.tail.load(Ordering::Acquire);
+        if slip == Slip::AckBeforeSync {
+            self.durable_seq.store(tail, Ordering::Release);
+            self.medium.store(tail, Ordering::Relaxed);
+        } else {
+            self.medium.store(tail, Ordering::Relaxed);
+            self.durable_seq.store(tail, Ordering::Release);
+        }
+        self.on_durable.finish(slip, || self.is_wanted());
+    }
+
+    fn append_and_wait(&self, slip: Slip) {
+        let seq = self.tail.fetch_add(1, Ordering::AcqRel) + 1;
+        if slip == Slip::UnparkBeforeDemand {
+            self.unpark();
+            self.demand.fetch_max(seq, Ordering::AcqRel);
+        } else {
+            self.demand.fetch_max(seq, Ordering::AcqRel);
+            self.unpark();
+        }
+        self.on_durable.wait(slip, || self.durable_seq.load(Ordering::Acquire) >= seq);
+        let on_medium = self.medium.load(Ordering::Relaxed);
+        assert!(on_medium >= seq, "acknowledged, and not on the medium");
+    }
+}
+
+/// Two who append and wait, and the sync thread.
 fn durability(slip: Slip) {
-    check(move || {
+    // Three threads: a third interruption takes a minute.
+    check_with(2, move || {
         let shared = Arc::new(Durable {
             tail: AtomicU64::new(0),
             demand: AtomicU64::new(0),
             medium: AtomicU64::new(0),
             durable_seq: AtomicU64::new(0),
-            on_durable: Watch::new(),
+            on_durable: Groups {
+                round: AtomicU64::new(0),
+                sides: [Threads::new(), Threads::new()],
+            },
             token: Mutex::new(false),
             unparked: Condvar::new(),
         });
         let syncer = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                while shared.demand.load(Ordering::Acquire)
-                    <= shared.durable_seq.load(Ordering::Acquire)
-                {
-                    shared.park();
+                while shared.durable_seq.load(Ordering::Acquire) < 2 {
+                    while !shared.is_wanted() {
+                        shared.park();
+                    }
+                    shared.sync(slip);
                 }
-                let tail = shared.tail.load(Ordering::Acquire);
-                if slip == Slip::AckBeforeSync {
-                    shared.durable_seq.store(tail, Ordering::Release);
-                    shared.medium.store(tail, Ordering::Relaxed);
-                } else {
-                    shared.medium.store(tail, Ordering::Relaxed);
-                    shared.durable_seq.store(tail, Ordering::Release);
-                }
-                shared.on_durable.notify();
             })
         };
-        shared.tail.store(1, Ordering::Release);
-        if slip == Slip::UnparkBeforeDemand {
-            shared.unpark();
-            shared.demand.fetch_max(1, Ordering::AcqRel);
-        } else {
-            shared.demand.fetch_max(1, Ordering::AcqRel);
-            shared.unpark();
-        }
-        shared.on_durable.wait(slip, || shared.durable_seq.load(Ordering::Acquire) >= 1);
-        assert_eq!(shared.medium.load(Ordering::Relaxed), 1, "acknowledged, and not on the medium");
+        let other = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.append_and_wait(slip))
+        };
+        shared.append_and_wait(slip);
+        other.join().expect("no panic");
         syncer.join().expect("no panic");
     });
 }
@@ -305,22 +369,29 @@ fn a_waiter_that_looks_before_it_reads_the_generation_is_noticed() {
     durability(Slip::GenerationReadLate);
 }
 
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_group_that_no_further_sync_will_wake_is_noticed_when_forgotten() {
+    durability(Slip::OtherGroupForgotten);
+}
+
 /// A producer, and a reader that sleeps until something is appended.
 fn reading(slip: Slip) {
     check(move || {
-        let shared = Arc::new((AtomicU64::new(0), AtomicU32::new(0), Watch::new()));
+        let shared = Arc::new((AtomicU64::new(0), AtomicU32::new(0), Threads::new()));
         let reader = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
                 let (tail, attention, on_readable) = &*shared;
-                on_readable.wait(slip, || {
+                let is_ready = || {
                     if tail.load(Ordering::Acquire) > 0 {
                         return true;
                     }
                     attention.fetch_or(2, Ordering::SeqCst);
                     fence(Ordering::SeqCst); // heavy
                     tail.load(Ordering::Acquire) > 0
-                });
+                };
+                while !on_readable.doze(slip, is_ready) {}
             })
         };
         let (tail, attention, on_readable) = &*shared;
@@ -382,11 +453,18 @@ fn the_models_have_the_orderings_of_the_code() {
         "self.generation.fetch_add(1, Ordering::SeqCst);",
         "if self.sleepers.load(Ordering::SeqCst) > 0 {",
         "self.sleepers.fetch_add(1, Ordering::SeqCst);",
-        "let generation = self.generation.load(Ordering::SeqCst);",
         "self.sleepers.fetch_sub(1, Ordering::SeqCst);",
+        "let generation = self.generation.load(Ordering::SeqCst);",
         "compiler_fence(Ordering::SeqCst);",
         "fence(Ordering::SeqCst);",
         "fence(Ordering::SeqCst);",
     ];
     assert_eq!(watch, expected, "watch.rs changed: change its model too");
+    let groups = accesses(include_str!("../src/groups.rs"));
+    let expected = [
+        "self.round.fetch_add(1, Ordering::SeqCst);",
+        "let round = self.round.load(Ordering::SeqCst);",
+        "let round = self.round.load(Ordering::SeqCst);",
+    ];
+    assert_eq!(groups, expected, "groups.rs changed: change its model too");
 }
