@@ -217,14 +217,17 @@ fn storm(durability: Durability, cycles: u64, faulty: bool) -> Result<(), String
     Ok(())
 }
 
+/// Both levels of durability, half of the cycles each.
 #[test]
-fn acked_entries_survive_sigkill_at_disk_level() {
-    storm(Durability::Disk, variable("FOREBAY_CYCLES", 2_000) / 2, false).expect("nothing lost");
-}
-
-#[test]
-fn acked_entries_survive_sigkill_at_process_level() {
-    storm(Durability::Process, variable("FOREBAY_CYCLES", 2_000) / 2, false).expect("nothing lost");
+fn acked_entries_survive_sigkill() {
+    let cycles = variable("FOREBAY_CYCLES", 2_000) / 2;
+    std::thread::scope(|scope| {
+        let levels = [Durability::Disk, Durability::Process];
+        let storms = levels.map(|level| scope.spawn(move || storm(level, cycles, false)));
+        for storm in storms {
+            storm.join().expect("no panic").expect("nothing lost");
+        }
+    });
 }
 
 /// The twin: a child that acks before it appends must be caught.

@@ -11,6 +11,7 @@
 //! | a port that nobody has | [`Port`] |
 //! | a file system of one's own | [`LoopMount`] |
 //! | a network of one's own | [`netns::Lan`] |
+//! | a kill after each instruction | [`single_step`] |
 //! | certificates, good and bad | [`certificates::Authority`] |
 //! | what a process costs | [`rss_anon`] |
 //!
@@ -28,6 +29,8 @@ pub mod netns;
 pub mod node;
 mod port;
 pub mod python;
+#[cfg(target_arch = "x86_64")]
+pub mod single_step;
 mod skip;
 mod sys;
 mod wait;

@@ -32,17 +32,42 @@ struct Hunt {
     long: u64,
 }
 
-const HUNTS: &[Hunt] = &[Hunt {
-    name: "link",
-    cases: "scenarios",
-    package: "forebay-link",
-    test: "simulation",
-    function: "no_entry_is_lost_doubled_or_invented_whatever_happens",
-    count: "FOREBAY_SIM_SCENARIOS",
-    first: Some("FOREBAY_SIM_FIRST"),
-    round: 100_000,
-    long: 5_000_000,
-}];
+const HUNTS: &[Hunt] = &[
+    Hunt {
+        name: "link",
+        cases: "scenarios",
+        package: "forebay-link",
+        test: "simulation",
+        function: "no_entry_is_lost_doubled_or_invented_whatever_happens",
+        count: "FOREBAY_SIM_SCENARIOS",
+        first: Some("FOREBAY_SIM_FIRST"),
+        round: 100_000,
+        long: 5_000_000,
+    },
+    Hunt {
+        name: "queue-cuts",
+        cases: "cuts",
+        package: "forebay-queue",
+        test: "power_cut",
+        function: "acknowledged_entries_survive_kills_power_cuts_and_failed_syncs",
+        count: "FOREBAY_CUTS",
+        first: Some("FOREBAY_SEED"),
+        round: 2_000_000,
+        long: 100_000_000,
+    },
+    Hunt {
+        name: "queue-kills",
+        cases: "kills",
+        package: "forebay-queue",
+        test: "kill_storm",
+        // Both levels of durability, half of the cycles each.
+        function: "acked_entries_survive_sigkill",
+        count: "FOREBAY_CYCLES",
+        first: Some("FOREBAY_SEED"),
+        round: 4_000,
+        long: 100_000,
+    },
+];
 
 /// What was asked for.
 struct Wanted {
