@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings, tls::MutualTls};
 use forebay_wire::{device, limits};
 use serde::{Deserialize, Serialize};
 
@@ -260,6 +260,8 @@ pub struct Uplink {
     /// The least a middle must promise, `process` or `disk`; none: `process` for acks of level
     /// `process`, else `disk`. A middle that promises less is refused.
     pub require: Option<Durability>,
+    /// Mutual TLS to the middles. Off while `certificate` is empty.
+    pub tls: MutualTls,
 }
 
 impl Default for Uplink {
@@ -268,6 +270,7 @@ impl Default for Uplink {
             middle: "tcp://127.0.0.1:7410".to_owned(),
             partitions: BTreeMap::new(),
             require: None,
+            tls: MutualTls::default(),
         }
     }
 }
@@ -418,6 +421,9 @@ impl Validate for Uplink {
                 faults.check(forebay_link::is_endpoint(endpoint), name, ENDPOINT);
             }
         });
+        let tcp = self.middles().iter().all(|(_, endpoint)| endpoint.starts_with("tcp://"));
+        faults.check(tcp || !self.tls.is_on(), "tls.certificate", "TLS is for tcp:// only");
+        faults.within("tls", |faults| self.tls.validate(faults));
     }
 }
 

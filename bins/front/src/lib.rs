@@ -33,6 +33,7 @@ mod running;
 mod session;
 mod socket;
 mod tenancy;
+mod uplink_tls;
 mod watermark;
 
 pub use config::Config;

@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_link::{Level as LinkLevel, SenderConfig};
+use forebay_link::{ConnectTls, Level as LinkLevel, SenderConfig};
 use forebay_ops::{
-    Faults, Shutdown, Validate as _,
+    Faults, Metrics, Shutdown, Validate as _,
     admin::{self, Admin, AdminServer},
     drain::{Drain, Remains, TokenSource},
     thread,
@@ -31,6 +31,7 @@ use crate::{
     metrics::{self, FrontMetrics},
     rings::Ring,
     tenancy::Policy,
+    uplink_tls,
 };
 
 /// Connections that wait for a core while all its handshakes are taken.
@@ -70,6 +71,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificates of the way to the middles cannot be read or used.
+    #[error(transparent)]
+    Tls(#[from] forebay_ops::reload::ReloadError),
     /// The admin server could not be started.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
@@ -167,7 +171,8 @@ pub fn start(
         config,
     });
     metrics::register_rings(registry, &front)?;
-    let forwarders = start_forwarders(&front)?;
+    let tls = uplink_tls::connect(&front.config.uplink.tls, &Metrics::new(registry))?;
+    let forwarders = start_forwarders(&front, tls.as_ref())?;
     metrics::register_forwarders(registry, &front, &forwarders)?;
     admin.answer(answers(&front, registry, shutdown, &drain));
     drain.attach(Arc::new(Leaving(Arc::clone(&front))));
@@ -219,7 +224,7 @@ fn open_rings(config: &Config, admin: &AdminServer) -> Result<Vec<Ring>, StartEr
     config.uplink.middles().into_iter().map(open).collect()
 }
 
-fn start_forwarders(front: &Front) -> Result<Vec<Forwarder>, StartError> {
+fn start_forwarders(front: &Front, tls: Option<&ConnectTls>) -> Result<Vec<Forwarder>, StartError> {
     let middles = front.config.uplink.middles();
     let level = match front.config.required_of_middle() {
         Durability::Process => LinkLevel::Process,
@@ -227,11 +232,12 @@ fn start_forwarders(front: &Front) -> Result<Vec<Forwarder>, StartError> {
     };
     let start = |((name, endpoint), ring): (&(String, String), &Ring)| {
         let names = middles.iter().map(|(name, _)| name.as_str());
-        let config = SenderConfig {
+        let mut config = SenderConfig {
             level,
             partitions: partition::map_hash(names, name),
             ..SenderConfig::new(format!("front-up-{name}"), endpoint.clone())
         };
+        config.connect.tls = tls.cloned();
         let on_failure = Box::new(|error| {
             forebay_ops::fatal(format_args!("the forwarder failed: {error}"));
         });

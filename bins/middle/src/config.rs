@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings, tls::MutualTls};
 use forebay_wire::{frame, partition};
 use serde::{Deserialize, Serialize};
 
@@ -35,10 +35,12 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Uplink {
-    /// `tcp://address:port` or `ipc://path`. Peers are not authenticated.
+    /// `tcp://address:port` or `ipc://path`. Without `tls`, peers are not authenticated.
     pub listen: String,
-    /// Let `listen` be an address that is neither loopback nor private.
+    /// Let `listen` be an address that is neither loopback nor private without `tls`.
     pub allow_public: bool,
+    /// Mutual TLS: who connects must show a certificate. Off while `certificate` is empty.
+    pub tls: MutualTls,
     /// Bytes that one front may have sent and not acked.
     pub window: ByteSize,
     /// Which of `partitions` this middle is.
@@ -52,6 +54,7 @@ impl Default for Uplink {
         Self {
             listen: "tcp://127.0.0.1:7410".to_owned(),
             allow_public: false,
+            tls: MutualTls::default(),
             // 128 frames: at a sync of 1 ms it is never what limits, and 50 fronts take 400 MiB at
             // most of the sockets' memory if the disk stands still.
             window: ByteSize::mib(8),
@@ -65,10 +68,12 @@ impl Default for Uplink {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Feed {
-    /// `tcp://address:port` or `ipc://path`. Peers are not authenticated.
+    /// `tcp://address:port` or `ipc://path`. Without `tls`, peers are not authenticated.
     pub listen: String,
-    /// Let `listen` be an address that is neither loopback nor private.
+    /// Let `listen` be an address that is neither loopback nor private without `tls`.
     pub allow_public: bool,
+    /// Mutual TLS: who connects must show a certificate. Off while `certificate` is empty.
+    pub tls: MutualTls,
     /// How often the head is published when nothing else is; shows a lost tail.
     pub head_every: Duration,
 }
@@ -78,6 +83,7 @@ impl Default for Feed {
         Self {
             listen: "tcp://127.0.0.1:7411".to_owned(),
             allow_public: false,
+            tls: MutualTls::default(),
             head_every: Duration::from_millis(100),
         }
     }
@@ -87,10 +93,12 @@ impl Default for Feed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fetch {
-    /// `tcp://address:port` or `ipc://path`. Peers are not authenticated.
+    /// `tcp://address:port` or `ipc://path`. Without `tls`, peers are not authenticated.
     pub listen: String,
-    /// Let `listen` be an address that is neither loopback nor private.
+    /// Let `listen` be an address that is neither loopback nor private without `tls`.
     pub allow_public: bool,
+    /// Mutual TLS: who connects must show a certificate. Off while `certificate` is empty.
+    pub tls: MutualTls,
     /// Bytes answered to one fetch at most, whatever it asks for.
     pub credit_max: ByteSize,
 }
@@ -100,6 +108,7 @@ impl Default for Fetch {
         Self {
             listen: "tcp://127.0.0.1:7412".to_owned(),
             allow_public: false,
+            tls: MutualTls::default(),
             // 64 frames: enough to keep a connection busy, little to hold for a slow one.
             credit_max: ByteSize::mib(4),
         }
@@ -228,21 +237,20 @@ pub fn is_consumer_name(name: &str) -> bool {
 impl Validate for Config {
     fn validate(&self, faults: &mut Faults) {
         faults.within("shutdown", |faults| self.shutdown.validate(faults));
-        const ENDPOINT: &str = "must be tcp://address:port or ipc://path";
         faults.within("uplink", |faults| {
             let uplink = &self.uplink;
-            faults.check(forebay_link::is_endpoint(&uplink.listen), "listen", ENDPOINT);
+            port(faults, &uplink.listen, uplink.allow_public, &uplink.tls);
             faults.check(uplink.window.get() >= 1 << 16, "window", "must be at least 64KiB");
             let known = uplink.partitions.contains(&uplink.partition);
             faults.check(known, "partition", "must be one of uplink.partitions");
         });
         faults.within("feed", |faults| {
-            faults.check(forebay_link::is_endpoint(&self.feed.listen), "listen", ENDPOINT);
+            port(faults, &self.feed.listen, self.feed.allow_public, &self.feed.tls);
             let positive = !self.feed.head_every.is_zero();
             faults.check(positive, "head_every", "must be longer than zero");
         });
         faults.within("fetch", |faults| {
-            faults.check(forebay_link::is_endpoint(&self.fetch.listen), "listen", ENDPOINT);
+            port(faults, &self.fetch.listen, self.fetch.allow_public, &self.fetch.tls);
             let credit = self.fetch.credit_max.get();
             faults.check(credit >= 1 << 16, "credit_max", "must be at least 64KiB");
         });
@@ -254,6 +262,22 @@ impl Validate for Config {
         faults.within("dedup", |faults| self.dedup.validate(faults));
         faults.within("consumers", |faults| self.consumers.validate(faults));
     }
+}
+
+/// A port that other tiers connect to: whoever can reach it must be known, or be allowed to.
+fn port(faults: &mut Faults, listen: &str, allow_public: bool, tls: &MutualTls) {
+    let endpoint = forebay_link::is_endpoint(listen);
+    faults.check(endpoint, "listen", "must be tcp://address:port or ipc://path");
+    let guarded = allow_public || tls.is_on() || !forebay_link::is_public(listen);
+    faults.check(
+        guarded,
+        "listen",
+        "is a public address whose peers are not authenticated: set tls, bind a private address, \
+         or set allow_public = true",
+    );
+    let tcp = !tls.is_on() || listen.starts_with("tcp://");
+    faults.check(tcp, "tls.certificate", "TLS is for tcp:// only");
+    faults.within("tls", |faults| tls.validate(faults));
 }
 
 impl Validate for Dedup {
@@ -299,6 +323,24 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         assert_eq!(faults(&Config::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_public_address_needs_tls_or_an_explicit_word() {
+        let mut config = Config::default();
+        for listen in ["tcp://0.0.0.0:1", "tcp://[::]:1", "tcp://203.0.113.1:1"] {
+            config.feed.listen = listen.to_owned();
+            assert_eq!(faults(&config), ["feed.listen"], "{listen}");
+        }
+        config.feed.allow_public = true;
+        assert_eq!(faults(&config), Vec::<String>::new());
+        config.feed.allow_public = false;
+        config.feed.tls.certificate = "middle.pem".into();
+        assert_eq!(faults(&config), ["feed.tls.key", "feed.tls.ca"]);
+        (config.feed.tls.key, config.feed.tls.ca) = ("middle.key".into(), "ca.pem".into());
+        assert_eq!(faults(&config), Vec::<String>::new());
+        config.feed.listen = "ipc://feed".to_owned();
+        assert_eq!(faults(&config), ["feed.tls.certificate"]);
     }
 
     #[test]

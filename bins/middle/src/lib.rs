@@ -27,6 +27,7 @@ mod recover;
 pub mod snapshot;
 mod snapshotter;
 mod tier;
+mod tls;
 
 #[cfg(test)]
 mod middle_tests;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_link::{PublisherStats, ReceiverStats, ReplayStats};
+use forebay_link::{Count, PublisherStats, PumpStats, ReceiverStats, ReplayStats};
 use forebay_ops::{Metrics, MetricsError};
 use forebay_queue::Queue;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry};
@@ -152,6 +152,43 @@ fn uplink(metrics: &Metrics, receiver: Arc<ReceiverStats>) -> Result<(), Metrics
         gaps.set(receiver.gaps.get());
         refused.set(receiver.refused.get());
         malformed.set(receiver.malformed.get());
+    })
+}
+
+/// Registers what happens at a port, read off the pump before it; nothing for a Unix socket.
+///
+/// # Errors
+/// It is registered already.
+pub(crate) fn connections(
+    registry: &Registry,
+    port: &str,
+    pump: Option<Arc<PumpStats>>,
+) -> Result<(), MetricsError> {
+    let Some(pump) = pump else { return Ok(()) };
+    let metrics = Metrics::new(registry).with_label("port", port);
+    for (reason, count) in [
+        ("crowded", (|pump| &pump.refused) as fn(&PumpStats) -> &Count),
+        ("late", |pump| &pump.late),
+        ("untrusted", |pump| &pump.untrusted),
+        ("violation", |pump| &pump.violations),
+        ("behind", |pump| &pump.behind),
+    ] {
+        let mut scrape = metrics.with_label("reason", reason).scrape();
+        let closed = scrape.total(
+            "forebay_middle_connections_closed_total",
+            "Connections closed by this end: too many, a late handshake, no good certificate, a \
+             frame against the rules, too much waiting for it.",
+        )?;
+        let pump = Arc::clone(&pump);
+        scrape.register(move || closed.set(count(&pump).get()))?;
+    }
+    let mut scrape = metrics.scrape();
+    let open = scrape.gauge("forebay_middle_connections", "Connections open.")?;
+    let accepted =
+        scrape.total("forebay_middle_connections_accepted_total", "Connections accepted.")?;
+    scrape.register(move || {
+        open.set(pump.open.get() as i64);
+        accepted.set(pump.accepted.get());
     })
 }
 

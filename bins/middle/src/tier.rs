@@ -11,14 +11,15 @@ use std::{
 };
 
 use forebay_link::{
-    BindConfig, FeedPublisher, OnFailure, PublisherConfig, ReceiverConfig, ReplayConfig,
-    ReplayServer, UplinkReceiver,
+    FeedPublisher, OnFailure, PublisherConfig, ReceiverConfig, ReplayConfig, ReplayServer,
+    UplinkReceiver,
 };
 use forebay_ops::{
-    Shutdown,
+    Metrics, Shutdown,
     admin::{Admin, AdminServer},
     drain::{self, Drain, Remains, TokenSource},
     fatal,
+    reload::ReloadError,
     tier::{TierError, until_drained},
 };
 use forebay_queue::{Options, Queue, ReaderStat, Seq as LogSeq};
@@ -32,9 +33,10 @@ use crate::{
     consumers::{PREFIX, ReplayLog},
     dedup::Dedup,
     feed::LogView,
-    metrics::{Counts, SnapshotMetrics, Sources},
+    metrics::{self, Counts, SnapshotMetrics, Sources},
     recover::{RecoverError, Recovered, recover},
     snapshotter::{Bell, Pace, Snapshotter},
+    tls::bind,
 };
 
 /// Directory of the log within the middle's.
@@ -60,6 +62,9 @@ pub enum StartError {
     /// A port cannot be bound, or there is no thread for it.
     #[error(transparent)]
     Link(#[from] forebay_link::Error),
+    /// The certificates of a port cannot be read or used.
+    #[error(transparent)]
+    Tls(#[from] ReloadError),
     /// The admin port cannot be bound.
     #[error(transparent)]
     Admin(#[from] forebay_ops::admin::AdminError),
@@ -164,6 +169,8 @@ pub fn start(
     registry: &Registry,
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
+    // First, for it is what a human gets wrong: nothing is opened yet.
+    let links = Links::new(&config, &Metrics::new(registry))?;
     // First of all: making a log takes a while, and whoever watches wants to know.
     let server = AdminServer::starting(config.admin.address, registry, &shutdown)?;
     let drain = Drain::new(&config.shutdown, &shutdown);
@@ -189,10 +196,10 @@ pub fn start(
         Arc::clone(&closed),
     );
     // What is read comes before what writes it: nothing is published that nobody could fetch.
-    let replay = ReplayServer::start(replay_config(&config), consumers, ends("fetch"))?;
+    let replay = ReplayServer::start(links.replay, consumers, ends("fetch"))?;
     let view = LogView::new(&log, log.durable());
-    let publisher = FeedPublisher::start(publisher_config(&config), view, ends("feed"))?;
-    let receiver = UplinkReceiver::start(receiver_config(&config), collector, ends("uplink"))?;
+    let publisher = FeedPublisher::start(links.publisher, view, ends("feed"))?;
+    let receiver = UplinkReceiver::start(links.receiver, collector, ends("uplink"))?;
 
     // Last, for it is the one thread that an error below would leave behind.
     let snapshotter = Snapshotter::start(
@@ -216,6 +223,11 @@ pub fn start(
         snapshots: snapshot_metrics,
     };
     sources.register(registry)?;
+    for (port, pump) in
+        [("uplink", receiver.pump()), ("feed", publisher.pump()), ("fetch", replay.pump())]
+    {
+        metrics::connections(registry, port, pump)?;
+    }
     let mut admin = admin(registry, &shutdown, &log, complete);
     admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
     server.answer(admin);
@@ -344,35 +356,36 @@ fn pace(config: &Config) -> Pace {
     }
 }
 
-fn receiver_config(config: &Config) -> ReceiverConfig {
-    let uplink = &config.uplink;
-    let names = uplink.partitions.iter().map(String::as_str);
-    ReceiverConfig {
-        bind: bind(&uplink.listen, uplink.allow_public),
-        partitions: map_hash(names, &uplink.partition),
-        window_bytes: uplink.window.as_usize(),
-        ..ReceiverConfig::new("collector", uplink.listen.as_str())
-    }
+/// How the three ports are set up.
+struct Links {
+    receiver: ReceiverConfig,
+    publisher: PublisherConfig,
+    replay: ReplayConfig,
 }
 
-fn publisher_config(config: &Config) -> PublisherConfig {
-    PublisherConfig {
-        bind: bind(&config.feed.listen, config.feed.allow_public),
-        head_every: config.feed.head_every.into(),
-        ..PublisherConfig::new("publisher", config.feed.listen.as_str())
+impl Links {
+    fn new(config: &Config, metrics: &Metrics) -> Result<Self, ReloadError> {
+        let Config { uplink, feed, fetch, .. } = config;
+        let names = uplink.partitions.iter().map(String::as_str);
+        let (listen, public) = (uplink.listen.as_str(), uplink.allow_public);
+        let receiver = ReceiverConfig {
+            bind: bind("uplink", listen, public, &uplink.tls, metrics)?,
+            partitions: map_hash(names, &uplink.partition),
+            window_bytes: uplink.window.as_usize(),
+            ..ReceiverConfig::new("collector", listen)
+        };
+        let publisher = PublisherConfig {
+            bind: bind("feed", &feed.listen, feed.allow_public, &feed.tls, metrics)?,
+            head_every: feed.head_every.into(),
+            ..PublisherConfig::new("publisher", feed.listen.as_str())
+        };
+        let replay = ReplayConfig {
+            bind: bind("fetch", &fetch.listen, fetch.allow_public, &fetch.tls, metrics)?,
+            credit_bytes_max: fetch.credit_max.as_usize(),
+            ..ReplayConfig::new("replay", fetch.listen.as_str())
+        };
+        Ok(Self { receiver, publisher, replay })
     }
-}
-
-fn replay_config(config: &Config) -> ReplayConfig {
-    ReplayConfig {
-        bind: bind(&config.fetch.listen, config.fetch.allow_public),
-        credit_bytes_max: config.fetch.credit_max.as_usize(),
-        ..ReplayConfig::new("replay", config.fetch.listen.as_str())
-    }
-}
-
-fn bind(listen: &str, allow_public: bool) -> BindConfig {
-    BindConfig { allow_public, ..BindConfig::new(listen) }
 }
 
 /// A log that fails ends the process: nothing may be acked any more, and recovery decides.

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings, tls::MutualTls};
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be set about a storage tier.
@@ -19,6 +19,8 @@ pub struct Config {
     pub http: Http,
     /// Health, readiness and metrics.
     pub admin: Admin,
+    /// The way to the middles.
+    pub feed: Feed,
     /// The Parquet lake.
     pub lake: Lake,
     /// The last values.
@@ -35,6 +37,7 @@ impl Default for Config {
             middles: vec![Middle::default()],
             http: Http::default(),
             admin: Admin::default(),
+            feed: Feed::default(),
             lake: Lake::default(),
             last: Last::default(),
             live: Live::default(),
@@ -63,6 +66,14 @@ impl Default for Middle {
             fetch: "tcp://127.0.0.1:7412".to_owned(),
         }
     }
+}
+
+/// The way to the middles.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Feed {
+    /// Mutual TLS to the feed and fetch ports of all middles. Off while `certificate` is empty.
+    pub tls: MutualTls,
 }
 
 /// REST, live feed and web page.
@@ -245,6 +256,15 @@ impl Validate for Config {
                 faults.check(!twice, "name", format!("{:?} is there twice", middle.name));
             });
         }
+        faults.within("feed", |faults| {
+            let tls = &self.feed.tls;
+            let tcp = |middle: &Middle| {
+                middle.feed.starts_with("tcp://") && middle.fetch.starts_with("tcp://")
+            };
+            let fits = !tls.is_on() || self.middles.iter().all(tcp);
+            faults.check(fits, "tls.certificate", "TLS is for tcp:// only");
+            faults.within("tls", |faults| tls.validate(faults));
+        });
         let something = self.lake.enabled || self.live.enabled;
         faults.check(something, "lake.enabled", "neither the lake nor the live feed is enabled");
         faults.within("http", |faults| {

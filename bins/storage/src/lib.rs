@@ -19,6 +19,7 @@
 
 pub mod config;
 pub mod feed;
+mod feed_link;
 pub mod http;
 pub mod lake;
 pub mod last;

@@ -10,7 +10,7 @@ use std::{
 
 use forebay_link::{Subscriber, SubscriberConfig};
 use forebay_ops::{
-    Shutdown,
+    Metrics, Shutdown,
     admin::{Admin, AdminServer},
     drain::{self, Drain, Remains, TokenSource},
     thread,
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use crate::{
     config::{self, Config},
     feed::{Middle, Source},
+    feed_link::FeedLink,
     http::{App, Limits, Server, Status, Tails, TierPoll},
     lake::{LakeSink, split},
     last::{Keeper, LastValues, restore},
@@ -69,6 +70,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// The certificates of the way to the middles cannot be read or used.
+    #[error(transparent)]
+    Tls(#[from] forebay_ops::reload::ReloadError),
     /// The admin port cannot be bound.
     #[error(transparent)]
     Admin(#[from] forebay_ops::admin::AdminError),
@@ -200,12 +204,13 @@ pub fn start(
     let mut admin = Admin::new(registry, &shutdown);
     admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
     server.busy("looking at the lake");
+    let link = FeedLink::open(&config.feed, &Metrics::new(registry))?;
     let lake = open_lake(&config)?;
     let known = Current::default();
     let (sinks, tails) =
-        start_sinks(&config, registry, lake.as_ref(), &known, &shutdown, &mut admin)?;
+        start_sinks(&config, registry, &link, lake.as_ref(), &known, &shutdown, &mut admin)?;
     let middles: Vec<Middle> =
-        config.middles.iter().map(|middle| live_middle(&config, middle)).collect();
+        config.middles.iter().map(|middle| live_middle(&config, &link, middle)).collect();
     let mut followers = Vec::new();
     let mut keeper = None;
     let mut hub = None;
@@ -363,6 +368,7 @@ type Sinks = (Vec<(String, SinkTask)>, Tails);
 fn start_sinks(
     config: &Config,
     registry: &Registry,
+    link: &FeedLink,
     lake: Option<&Arc<LakeFiles>>,
     known: &Current,
     shutdown: &Shutdown,
@@ -379,7 +385,7 @@ fn start_sinks(
         let subscriber = Arc::new(Subscriber::start(SubscriberConfig {
             consumer: Some(config.lake.consumer.clone()),
             buffer_bytes: config.lake.buffer.as_usize(),
-            ..SubscriberConfig::new(format!("{name}-feed"), &middle.feed, &middle.fetch)
+            ..link.subscriber(format!("{name}-feed"), middle)
         })?);
         let published = files.clone();
         let task = SinkTaskConfig {
@@ -425,10 +431,10 @@ fn sink_name(sink: &str, middle: &str, middles: usize) -> String {
     if middles == 1 { sink.to_owned() } else { format!("{sink}-{middle}") }
 }
 
-fn live_middle(config: &Config, middle: &config::Middle) -> Middle {
+fn live_middle(config: &Config, link: &FeedLink, middle: &config::Middle) -> Middle {
     let link = SubscriberConfig {
         buffer_bytes: config.live.buffer.as_usize(),
-        ..SubscriberConfig::new("live", &middle.feed, &middle.fetch)
+        ..link.subscriber("live".to_owned(), middle)
     };
     Middle::new(&middle.name, link)
 }

@@ -37,7 +37,7 @@ pub use forebay_wire::feed::{ConsumerState, Pending};
 pub use forebay_wire::records::{BatchBuilder, Pushed, Record, RecordBatch, Records};
 pub use forebay_wire::uplink::Level;
 pub use forebay_wire::{QueueId, Seq};
-pub use pump::{AcceptTls, ConnectTls};
+pub use pump::{AcceptTls, ConnectTls, PumpStats};
 pub use seam::{
     Bounds, EntrySource, EntryStore, FeedEvent, FeedSource, Joined, OnFailure, Opened, ReplayStore,
 };

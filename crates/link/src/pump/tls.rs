@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::{self, ClientConfig, ServerConfig};
+use tokio_rustls::rustls::{ClientConfig, Error as Refusal, ServerConfig};
 
 /// How often a failure may be logged as a warning: strangers must not fill the disk.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 const RECHECK_EVERY: Duration = Duration::from_secs(10);
 
 type Configuration<C> = Arc<dyn Fn() -> Arc<C> + Send + Sync>;
-type Recheck = Arc<dyn Fn(&[CertificateDer<'_>]) -> Result<(), rustls::Error> + Send + Sync>;
+type Recheck = Arc<dyn Fn(&[CertificateDer<'_>]) -> Result<(), Refusal> + Send + Sync>;
 type Failed = Arc<dyn Fn(&io::Error) + Send + Sync>;
 
 /// TLS of a port: the listening end.
@@ -42,12 +42,12 @@ pub struct ConnectTls {
 impl AcceptTls {
     /// `config` is asked for each connection. `recheck` says whether who showed this chain would
     /// be let in now; it is asked again and again while the connection is open, and closes it by
-    /// an error. `failed` counts: what went wrong is in the error (a [`rustls::Error`] inside, or
+    /// an error. `failed` counts: what went wrong is in the error (a [`Refusal`] inside, or
     /// [`io::ErrorKind::TimedOut`]).
     #[must_use]
     pub fn new(
         config: impl Fn() -> Arc<ServerConfig> + Send + Sync + 'static,
-        recheck: impl Fn(&[CertificateDer<'_>]) -> Result<(), rustls::Error> + Send + Sync + 'static,
+        recheck: impl Fn(&[CertificateDer<'_>]) -> Result<(), Refusal> + Send + Sync + 'static,
         failed: impl Fn(&io::Error) + Send + Sync + 'static,
     ) -> Self {
         let (config, recheck, failed) = (Arc::new(config), Arc::new(recheck), Arc::new(failed));
