@@ -46,7 +46,7 @@ fn everything_acknowledged_is_stored_and_the_json_says_so() {
 }
 
 #[test]
-fn a_planted_drop_ends_with_code_1() {
+fn a_file_that_is_gone_ends_with_code_1() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = demo(dir.path(), &["--seconds", "7"]).spawn().unwrap();
     let mut found = None;
@@ -64,6 +64,17 @@ fn a_planted_drop_ends_with_code_1() {
     assert!(json["lost"].as_u64().unwrap() > 0, "{json}");
     assert_eq!((json["invented"].as_u64(), json["duplicated"].as_u64()), (Some(0), Some(0)));
     assert_eq!(json["ok"], false);
+}
+
+#[test]
+fn a_lake_that_drops_rows_ends_with_code_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = demo(dir.path(), &["--seconds", "2"]);
+    let output = demo.env("FOREBAY_PLANTED_FAULT", "drop-row").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let json = json(&output);
+    assert!(json["lost"].as_u64().unwrap() > 0, "{json}");
+    assert_eq!((json["invented"].as_u64(), json["duplicated"].as_u64()), (Some(0), Some(0)));
 }
 
 #[test]
