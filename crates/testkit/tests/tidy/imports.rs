@@ -6,12 +6,13 @@ use crate::workspace::{self, Package};
 const ALL: &str = "*";
 
 /// Folder, and what it may import of ours.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("crates/model", &[]),
     ("crates/queue", &[]),
     ("crates/wire", &["forebay-model"]),
     ("crates/link", &["forebay-wire"]),
     ("crates/ops", &[]),
+    ("crates/access", &["forebay-model", "forebay-ops"]),
     ("crates/client", &["forebay-model", "forebay-wire", "forebay-queue"]),
     ("crates/fleet", &["forebay-model", "forebay-wire", "forebay-client"]),
     ("crates/testkit", &[ALL]),
@@ -23,8 +24,14 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("benches", &[ALL]),
 ];
 
-const TIER: &[&str] =
-    &["forebay-model", "forebay-wire", "forebay-queue", "forebay-link", "forebay-ops"];
+const TIER: &[&str] = &[
+    "forebay-model",
+    "forebay-wire",
+    "forebay-queue",
+    "forebay-link",
+    "forebay-ops",
+    "forebay-access",
+];
 
 /// Names that say nothing, of packages and of files.
 const VAGUE: [&str; 9] =

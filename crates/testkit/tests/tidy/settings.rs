@@ -131,9 +131,13 @@ fn item(kind: &str) -> Option<&str> {
 fn structs_of(folder: &str) -> HashMap<String, Fields> {
     let mut found = HashMap::new();
     // The package itself last, so that its own names win.
-    for folder in
-        ["crates/ops/src", "crates/queue/src", "crates/link/src", &format!("{folder}/src")]
-    {
+    for folder in [
+        "crates/ops/src",
+        "crates/access/src",
+        "crates/queue/src",
+        "crates/link/src",
+        &format!("{folder}/src"),
+    ] {
         for (_, source) in workspace::texts(folder, &[".rs"]) {
             structs(&source, &mut found);
         }
