@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    config::Listen,
     core::{Arrival, Seat},
     front::{Front, Phase},
 };
@@ -36,12 +37,16 @@ pub(crate) struct Door {
 ///
 /// # Errors
 /// The address is taken or not ours.
-pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<net::TcpListener> {
+pub(crate) fn bind(listen: &Listen) -> io::Result<net::TcpListener> {
+    let address = listen.address;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted front must not wait for the connections of its predecessor to time out.
     socket.set_reuse_address(true)?;
+    if listen.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    socket.listen(i32::try_from(listen.backlog).unwrap_or(i32::MAX))?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
@@ -62,7 +67,7 @@ pub(crate) async fn run(
             biased;
             _ = phase.wait_for(|phase| *phase == Phase::Stopped) => return,
             accepted = accept(&listener) => match accepted {
-                Ok(stream) => hand_over(&front, &doors, stream).await,
+                Ok((stream, peer)) => hand_over(&front, &doors, stream, peer).await,
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted");
                     tokio::time::sleep(PAUSE).await;
@@ -73,13 +78,13 @@ pub(crate) async fn run(
 }
 
 /// The next connection, free to be watched by another runtime than this thread's.
-async fn accept(listener: &TcpListener) -> io::Result<net::TcpStream> {
+async fn accept(listener: &TcpListener) -> io::Result<(net::TcpStream, SocketAddr)> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // An ack is one small segment that somebody waits for.
                 stream.set_nodelay(true)?;
-                return stream.into_std();
+                return Ok((stream.into_std()?, peer));
             }
             // The peer left while it was waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -89,13 +94,13 @@ async fn accept(listener: &TcpListener) -> io::Result<net::TcpStream> {
 }
 
 /// Gives the connection to the core with the fewest that takes one now; waits if none does.
-async fn hand_over(front: &Front, doors: &[Door], stream: net::TcpStream) {
+async fn hand_over(front: &Front, doors: &[Door], stream: net::TcpStream, peer: SocketAddr) {
     let mut order: Vec<&Door> = doors.iter().collect();
     order.sort_by_key(|door| door.load.load(Ordering::Relaxed));
     let mut stream = stream;
     for door in &order {
         let seat = Seat::take(&front.connections, &door.load);
-        match door.arrivals.try_send(Arrival { stream, seat }) {
+        match door.arrivals.try_send(Arrival { stream, peer, seat }) {
             Err(mpsc::error::TrySendError::Full(back)) => stream = back.stream,
             // Handed over, or the front stops.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
@@ -104,6 +109,6 @@ async fn hand_over(front: &Front, doors: &[Door], stream: net::TcpStream) {
     // All cores have as many handshakes as they may; the others wait in the kernel's backlog.
     if let Some(door) = order.first() {
         let seat = Seat::take(&front.connections, &door.load);
-        let _ = door.arrivals.send(Arrival { stream, seat }).await;
+        let _ = door.arrivals.send(Arrival { stream, peer, seat }).await;
     }
 }

@@ -99,13 +99,17 @@ mod tests {
     use prometheus::Registry;
     use tokio::sync::watch;
 
+    use forebay_access::Gate;
+
     use super::*;
     use crate::{
+        addresses::AddressCounts,
         config::{Config, Level},
         devices::Devices,
         front::{Connections, Front, Phase},
         metrics::FrontMetrics,
         tenancy::Policy,
+        tenants::Tenants,
     };
 
     /// Memory whose syncs fail once it is told so.
@@ -135,7 +139,10 @@ mod tests {
             config: Config::default(),
             rings: vec![Ring::of(queue, Level::Disk)],
             devices: Devices::new(),
-            policy: Policy::new(true),
+            policy: Policy::of(Gate::default()),
+            tenants: Tenants::new(&Config::default(), 1),
+            addresses: AddressCounts::new(0),
+            pending: Connections::default(),
             metrics: FrontMetrics::new(&Registry::new()).expect("a fresh registry"),
             connections: Connections::default(),
             phase: watch::Sender::new(Phase::Running),

@@ -20,6 +20,8 @@ pub(crate) enum Order {
     Replaced,
     /// The front drains: let the acks that are due go out first.
     Drain,
+    /// The credential has expired or was revoked.
+    Expired,
 }
 
 /// The handle of one session.
@@ -57,11 +59,12 @@ impl Control {
         self.waker.wake();
     }
 
-    /// Tells the session to end. The first order counts, except that a drain yields to any other.
+    /// Tells the session to end. A later order counts if it is the graver.
     pub(crate) fn order(&self, order: Order) {
         let word = match order {
             Order::Drain => 1,
             Order::Replaced => 2,
+            Order::Expired => 3,
         };
         self.order.fetch_max(word, Ordering::AcqRel);
         self.wake();
@@ -72,7 +75,8 @@ impl Control {
         match self.order.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Order::Drain),
-            _ => Some(Order::Replaced),
+            2 => Some(Order::Replaced),
+            _ => Some(Order::Expired),
         }
     }
 

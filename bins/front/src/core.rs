@@ -24,6 +24,8 @@ use tokio::{
     task::{AbortHandle, JoinSet, LocalSet, spawn_local},
 };
 
+use forebay_access::unix_now_s;
+
 use crate::{
     acks::AckQueue,
     control::{Control, Order},
@@ -33,6 +35,7 @@ use crate::{
     rings::Ring,
     session::batch::Batch,
     socket::buffer::SharedBuffer,
+    tenancy::Tenure,
 };
 
 /// How often a core looks at the deadlines of its sessions. They are seconds long, and each look
@@ -56,16 +59,25 @@ pub(crate) struct Core {
     pub batch: RefCell<Batch>,
     /// This core's share of the histograms.
     pub local: Local,
-    sessions: RefCell<Vec<Option<Arc<Control>>>>,
+    sessions: RefCell<Vec<Option<Member>>>,
     free: RefCell<Vec<usize>>,
     waiting: RefCell<Vec<Arc<Control>>>,
     waits: Notify,
+}
+
+/// A session as its core looks after it.
+struct Member {
+    control: Arc<Control>,
+    /// What it rests on, if on a credential.
+    tenure: Option<Rc<Tenure>>,
 }
 
 /// A connection that the acceptor hands over; it counts until this is dropped.
 pub(crate) struct Arrival {
     /// The connection, not blocking.
     pub stream: net::TcpStream,
+    /// Where it comes from: a device, or the proxy before it.
+    pub peer: net::SocketAddr,
     /// Its place in the counts.
     pub seat: Seat,
 }
@@ -109,18 +121,30 @@ impl Core {
     }
 
     /// Puts a session under the sweep; returns its place, for [`Self::remove`].
-    pub(crate) fn add(&self, control: &Arc<Control>) -> usize {
+    pub(crate) fn add(&self, control: &Arc<Control>, tenure: Option<Rc<Tenure>>) -> usize {
         let mut sessions = self.sessions.borrow_mut();
-        let control = Some(Arc::clone(control));
+        let member = Some(Member { control: Arc::clone(control), tenure });
         match self.free.borrow_mut().pop() {
             Some(place) => {
-                sessions[place] = control;
+                sessions[place] = member;
                 place
             }
             None => {
-                sessions.push(control);
+                sessions.push(member);
                 sessions.len() - 1
             }
+        }
+    }
+
+    /// Whether the session of `place` rests on a credential.
+    pub(crate) fn rests(&self, place: usize) -> bool {
+        self.sessions.borrow()[place].as_ref().is_some_and(|member| member.tenure.is_some())
+    }
+
+    /// The session of `place` rests on a credential from now on.
+    pub(crate) fn rest_on(&self, place: usize, tenure: Option<Rc<Tenure>>) {
+        if let Some(member) = &mut self.sessions.borrow_mut()[place] {
+            member.tenure = tenure;
         }
     }
 
@@ -150,11 +174,18 @@ impl Core {
     async fn sweep(&self) {
         let mut turns = tokio::time::interval(SWEEP);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let policy = &self.front.policy;
         loop {
             turns.tick().await;
-            let now_ms = self.front.now_ms();
-            for control in self.sessions.borrow().iter().flatten() {
-                control.sweep(now_ms);
+            let (now_ms, now_s) = (self.front.now_ms(), unix_now_s());
+            let generation = policy.generation();
+            for member in self.sessions.borrow().iter().flatten() {
+                member.control.sweep(now_ms);
+                if let Some(tenure) = &member.tenure
+                    && !policy.still_holds(tenure, generation, now_s)
+                {
+                    member.control.order(Order::Expired);
+                }
             }
             self.local.flush();
         }
@@ -162,7 +193,8 @@ impl Core {
 
     /// Tells every session to end, one after another over `spread`.
     async fn drain(&self, spread: Duration) {
-        let sessions: Vec<_> = self.sessions.borrow().iter().flatten().cloned().collect();
+        let control = |member: &Member| Arc::clone(&member.control);
+        let sessions: Vec<_> = self.sessions.borrow().iter().flatten().map(control).collect();
         let start = Instant::now();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
         for (number, control) in (0..).zip(&sessions) {
@@ -229,8 +261,9 @@ async fn receive(core: Rc<Core>, mut arrivals: mpsc::Receiver<Arrival>) {
     let mut flying = JoinSet::new();
     let mut order: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
     loop {
-        order.retain(|(_, handshake)| !handshake.is_finished());
-        let crowded = order.len() >= usize::from(settings.in_flight_max);
+        // Finished ones behind a slow one stay until it is gone: the deadline bounds how many.
+        while order.pop_front_if(|(_, handshake)| handshake.is_finished()).is_some() {}
+        let crowded = flying.len() >= usize::from(settings.in_flight_max);
         let oldest = order.front().map_or_else(Instant::now, |(started, _)| *started);
         tokio::select! {
             biased;
@@ -240,8 +273,8 @@ async fn receive(core: Rc<Core>, mut arrivals: mpsc::Receiver<Arrival>) {
                 }
             }
             arrival = arrivals.recv(), if !crowded => {
-                let Some(Arrival { stream, seat }) = arrival else { break };
-                let task = flying.spawn_local(handshake::run(Rc::clone(&core), stream, seat));
+                let Some(Arrival { stream, peer, seat }) = arrival else { break };
+                let task = flying.spawn_local(handshake::run(Rc::clone(&core), stream, peer, seat));
                 order.push_back((Instant::now(), task));
             }
             () = tokio::time::sleep_until((oldest + settings.crowded_deadline.get()).into()),

@@ -12,7 +12,8 @@ use forebay_ops::drain::{self, Remains};
 use tokio::sync::watch;
 
 use crate::{
-    config::Config, devices::Devices, metrics::FrontMetrics, rings::Ring, tenancy::Policy,
+    addresses::AddressCounts, config::Config, devices::Devices, metrics::FrontMetrics, rings::Ring,
+    tenancy::Policy, tenants::Tenants,
 };
 
 /// Where a front is in its life.
@@ -36,6 +37,12 @@ pub(crate) struct Front {
     pub devices: Devices,
     /// Who is let in.
     pub policy: Policy,
+    /// What tenants may use.
+    pub tenants: Tenants,
+    /// Connections by address.
+    pub addresses: AddressCounts,
+    /// Sessions that have not said who they are.
+    pub pending: Connections,
     /// What is counted.
     pub metrics: FrontMetrics,
     /// Connections, those in a handshake included.

@@ -4,6 +4,8 @@
 //! reason, and a header its own bound. What the request asks for is decided in [`request`].
 
 pub(crate) mod answer;
+mod arrival;
+mod proxy;
 mod request;
 
 use std::{net, rc::Rc, time::Duration};
@@ -11,15 +13,18 @@ use std::{net, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_tungstenite::tungstenite::handshake::server::write_response;
 
-use self::{answer::Refusal, request::Opening};
+use self::{answer::Refusal, arrival::Transport, request::Opening};
 use crate::{
+    addresses::Place,
+    config::ProxyProtocol,
     core::{Core, Seat, spawn_guarded},
-    session::{Mode, Session},
+    session::{Mode, Seated, Session},
     socket::tungstenite::TungsteniteSocket,
-    tenancy::Identity,
+    tenancy::{Admitted, Identity, Shown},
 };
 
 /// Longest time we go on reading after a refusal, so that the answer is not lost by a reset.
@@ -47,48 +52,139 @@ impl From<std::io::Error> for Failure {
 
 /// A finished handshake.
 struct Opened {
-    identity: Identity,
+    admitted: Admitted,
     mode: Mode,
     /// Bytes that came behind the request.
     early: Vec<u8>,
 }
 
 /// Leads a connection through its handshake and starts its session.
-pub(crate) async fn run(core: Rc<Core>, stream: net::TcpStream, seat: Seat) {
-    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+pub(crate) async fn run(core: Rc<Core>, stream: net::TcpStream, peer: net::SocketAddr, seat: Seat) {
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
     let metrics = &core.front.metrics;
-    let deadline = core.front.config.handshake.deadline.get();
-    match tokio::time::timeout(deadline, open(&core, &mut stream)).await {
+    let settings = &core.front.config.handshake;
+    let deadline = tokio::time::Instant::now() + settings.deadline.get();
+    let mut place = None;
+    let arrived = timeout(settings.deadline.get(), arrive(&core, stream, peer.ip(), &mut place));
+    let (mut transport, address) = match arrived.await {
+        Ok(Ok(arrived)) => arrived,
+        Ok(Err(code)) => return metrics.handshake(code),
+        Err(_) => return metrics.handshake("too_slow"),
+    };
+    let opened = open(&core, &mut transport, address, &mut place);
+    match tokio::time::timeout_at(deadline, opened).await {
         Ok(Ok(opened)) => {
             metrics.handshake("opened");
             let limits = &core.front.config.limits;
-            let socket = TungsteniteSocket::new(stream, opened.early, limits, core.shared.clone());
+            let link = transport.into_link();
+            let socket = TungsteniteSocket::new(link, opened.early, limits, core.shared.clone());
+            let seated = Seated { _seat: seat, _place: place.map(Box::new) };
             let session =
-                Session::new(Rc::clone(&core), socket, opened.identity, opened.mode, seat);
+                Session::new(Rc::clone(&core), socket, opened.admitted, opened.mode, seated);
             spawn_guarded(session.run());
         }
         Ok(Err(Failure::Gone)) => metrics.handshake("gone"),
-        Ok(Err(Failure::Refused(refusal))) => refuse(&core, stream, &refusal).await,
-        Err(_) => refuse(&core, stream, &Refusal::TooSlow).await,
+        Ok(Err(Failure::Refused(refusal))) => refuse(&core, transport, &refusal).await,
+        Err(_) => refuse(&core, transport, &Refusal::TooSlow).await,
     }
 }
 
+/// What comes before the request: the proxy's word and TLS. The error is the outcome to count.
+async fn arrive(
+    core: &Core,
+    mut stream: TcpStream,
+    peer: net::IpAddr,
+    place: &mut Option<Place>,
+) -> Result<(Transport, net::IpAddr), &'static str> {
+    let front = &core.front;
+    let proxy = &front.config.proxy;
+    let mut address = peer;
+    let mut early = Vec::new();
+    if proxy.protocol == ProxyProtocol::Proxy {
+        if !proxy.trusts(peer) {
+            return Err("bad_proxy");
+        }
+        let from = arrival::read_proxy(&mut stream, &mut early).await.ok_or("bad_proxy")?;
+        address = from.unwrap_or(peer);
+    }
+    // Behind a proxy that writes a header, the address is known once the request is.
+    let later = proxy.protocol == ProxyProtocol::XForwardedFor && proxy.trusts(peer);
+    if !front.addresses.is_unlimited() && !later {
+        *place = Some(front.addresses.take(address).ok_or("too_many")?);
+    }
+    let transport = match &front.policy.tls {
+        None => Transport::plain(stream, early),
+        Some(tls) => arrival::accept_tls(tls, stream, early).await.ok_or("bad_tls")?,
+    };
+    Ok((transport, address))
+}
+
 /// Reads the request and answers it with the switch to WebSocket.
-async fn open(core: &Core, stream: &mut TcpStream) -> Result<Opened, Failure> {
-    let header_max = core.front.config.handshake.header_max.as_usize();
+async fn open(
+    core: &Core,
+    stream: &mut Transport,
+    address: net::IpAddr,
+    place: &mut Option<Place>,
+) -> Result<Opened, Failure> {
+    let front = &core.front;
+    let header_max = front.config.handshake.header_max.as_usize();
     let mut bytes = read_header(stream, header_max).await?;
-    let Opening { device, format, response, bytes: used } = request::parse(&bytes)?;
-    let identity = core.front.policy.admit(device)?;
-    room(core, &identity)?;
+    let opening = request::parse(&bytes, front.config.auth.token_in_query)?;
+    let Opening { device, format, token, origin, forwarded, response, bytes: used } = opening;
+    if place.is_none() && !front.addresses.is_unlimited() {
+        let address = forwarded_from(core, address, &forwarded);
+        *place = Some(front.addresses.take(address).ok_or(Refusal::TooMany)?);
+    }
+    let allowed = |origin: &String| {
+        front.config.listen.origins.iter().any(|allowed| allowed == "*" || allowed == origin)
+    };
+    if origin.as_ref().is_some_and(|origin| !allowed(origin)) {
+        let reason = "pages of this origin may not connect: listen.origins names those that may";
+        return Err(Refusal::Forbidden(reason.to_owned()).into());
+    }
+    let shown = Shown { token, chain: stream.certificates() };
+    let mode = Mode::of(format);
+    let admitted = front.policy.admit(device, shown)?;
+    match &admitted {
+        Admitted::Known(identity, _) => room(core, Some(identity))?,
+        Admitted::Pending(_) if mode == Mode::Raw => {
+            let reason = "raw mode has no hello: show the credential in the request";
+            return Err(Refusal::Unauthenticated(reason.to_owned()).into());
+        }
+        Admitted::Pending(_) => room(core, None)?,
+    }
     let mut answer = Vec::with_capacity(256);
     write_response(&mut answer, &response).map_err(|_| Failure::Gone)?;
     stream.write_all(&answer).await?;
+    stream.flush().await?;
     let early = bytes.split_off(used);
-    Ok(Opened { identity, mode: Mode::of(format), early })
+    Ok(Opened { admitted, mode, early })
+}
+
+/// The nearest address in `X-Forwarded-For` that is no proxy of ours: what is further away was
+/// written by somebody else.
+fn forwarded_from(core: &Core, peer: net::IpAddr, forwarded: &[String]) -> net::IpAddr {
+    let proxy = &core.front.config.proxy;
+    let mut address = peer;
+    for text in forwarded.iter().rev() {
+        if !proxy.trusts(address) {
+            break;
+        }
+        // With a port, as some write it.
+        let named = text
+            .parse()
+            .ok()
+            .or_else(|| text.parse::<net::SocketAddr>().ok().map(|address| address.ip()));
+        match named {
+            Some(named) => address = named,
+            None => break,
+        }
+    }
+    address
 }
 
 /// Reads until the header has ended.
-async fn read_header(stream: &mut TcpStream, header_max: usize) -> Result<Vec<u8>, Failure> {
+async fn read_header(stream: &mut Transport, header_max: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::with_capacity(1024);
     let mut looked_at = 0;
     loop {
@@ -105,7 +201,7 @@ async fn read_header(stream: &mut TcpStream, header_max: usize) -> Result<Vec<u8
 }
 
 /// Whether this front can take one more session.
-fn room(core: &Core, identity: &Identity) -> Result<(), Refusal> {
+fn room(core: &Core, identity: Option<&Identity>) -> Result<(), Refusal> {
     let front = &core.front;
     if !front.is_running() {
         return Err(Refusal::Unavailable("this front is ending"));
@@ -113,6 +209,13 @@ fn room(core: &Core, identity: &Identity) -> Result<(), Refusal> {
     if front.connections.count() > front.config.limits.connections as usize {
         return Err(Refusal::Unavailable("this front has as many connections as it may"));
     }
+    let Some(identity) = identity else {
+        let most = front.config.handshake.first_message_max as usize;
+        return match front.pending.count() < most {
+            true => Ok(()),
+            false => Err(Refusal::Unavailable("too many wait to say who they are")),
+        };
+    };
     if !core.rings[identity.partition(core.rings.len())].has_room() {
         return Err(Refusal::Unavailable("this front's queue is full"));
     }
@@ -120,7 +223,7 @@ fn room(core: &Core, identity: &Identity) -> Result<(), Refusal> {
 }
 
 /// Answers and closes so that the answer arrives.
-async fn refuse(core: &Core, mut stream: TcpStream, refusal: &Refusal) {
+async fn refuse(core: &Core, mut stream: Transport, refusal: &Refusal) {
     core.front.metrics.handshake(refusal.code());
     tracing::debug!(status = refusal.status(), code = refusal.code(), "handshake refused");
     let answered = async {
@@ -131,5 +234,5 @@ async fn refuse(core: &Core, mut stream: TcpStream, refusal: &Refusal) {
         while stream.read(&mut waste).await? > 0 {}
         std::io::Result::Ok(())
     };
-    let _ = tokio::time::timeout(LINGER, answered).await;
+    let _ = timeout(LINGER, answered).await;
 }

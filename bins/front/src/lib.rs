@@ -20,6 +20,7 @@
 
 mod acceptor;
 mod acks;
+mod addresses;
 pub mod config;
 mod control;
 mod core;
@@ -33,6 +34,7 @@ mod running;
 mod session;
 mod socket;
 mod tenancy;
+mod tenants;
 mod uplink_tls;
 mod watermark;
 

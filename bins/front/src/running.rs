@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use forebay_access::Gate;
 use forebay_link::{ConnectTls, Level as LinkLevel, SenderConfig};
 use forebay_ops::{
     Faults, Metrics, Shutdown, Validate as _,
@@ -15,6 +16,7 @@ use forebay_ops::{
     drain::{Drain, Remains, TokenSource},
     thread,
     tier::{TierError, until_drained},
+    tls::TlsServer,
 };
 use forebay_wire::partition;
 use prometheus::Registry;
@@ -23,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     ForwarderError,
     acceptor::{self, Door},
+    addresses::AddressCounts,
     config::{Config, Durability},
     core,
     devices::Devices,
@@ -31,6 +34,7 @@ use crate::{
     metrics::{self, FrontMetrics},
     rings::Ring,
     tenancy::Policy,
+    tenants::Tenants,
     uplink_tls,
 };
 
@@ -77,6 +81,12 @@ pub enum StartError {
     /// The admin server could not be started.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
+    /// A file of credentials is missing or wrong.
+    #[error(transparent)]
+    Credentials(#[from] forebay_access::GateError),
+    /// A file of TLS is missing or wrong.
+    #[error("tls: {0}")]
+    Tls(#[source] forebay_ops::reload::ReloadError),
     /// Another front of this process uses the same registry.
     #[error(transparent)]
     Metrics(#[from] forebay_ops::MetricsError),
@@ -155,14 +165,18 @@ pub fn start(
     // First of all: making a ring takes a while, and whoever watches wants to know.
     let admin = AdminServer::starting(config.admin.address, registry, shutdown)?;
     let drain = Drain::new(&config.shutdown, shutdown);
-    let listener = acceptor::bind(config.listen.address, config.listen.backlog)
+    let listener = acceptor::bind(&config.listen)
         .and_then(|listener| Ok((listener.local_addr()?, listener)))
         .map_err(|source| StartError::Listen { address: config.listen.address, source })?;
     let (ingest, listener) = listener;
+    let policy = policy(&config, registry)?;
     let rings = open_rings(&config, &admin)?;
     let front = Arc::new(Front {
         devices: Devices::new(),
-        policy: Policy::new(config.anonymous()),
+        tenants: Tenants::new(&config, rings.len()),
+        addresses: AddressCounts::new(config.limits.connections_per_address),
+        pending: Connections::default(),
+        policy,
         metrics: FrontMetrics::new(registry)?,
         connections: Connections::default(),
         phase: watch::Sender::new(Phase::Running),
@@ -170,6 +184,7 @@ pub fn start(
         rings,
         config,
     });
+    front.tenants.expect(front.policy.gate.tenants());
     metrics::register_rings(registry, &front)?;
     let tls = uplink_tls::connect(&front.config.uplink.tls, &Metrics::new(registry))?;
     let forwarders = start_forwarders(&front, tls.as_ref())?;
@@ -207,12 +222,29 @@ fn warn(config: &Config) {
             %address, "anonymous mode beyond loopback: whoever reaches the port writes as any device"
         );
     }
+    if config.has_credentials() && !config.tls.is_on() && !address.ip().is_loopback() {
+        tracing::warn!(
+            %address, "credentials cross the network in the clear unless a proxy before this port speaks TLS"
+        );
+    }
     if config.durability() == Durability::Process {
         tracing::warn!(
             level = ?config.ack.level,
             "the rings survive the process but not the machine: durability is process"
         );
     }
+}
+
+fn policy(config: &Config, registry: &Registry) -> Result<Policy, StartError> {
+    let metrics = Metrics::new(registry);
+    let tls = config.tls.is_on().then(|| TlsServer::open("front", &config.tls, &metrics));
+    Ok(Policy {
+        anonymous: config.anonymous(),
+        first_message: config.handshake.first_message,
+        takes_tokens: config.auth.has_sources(),
+        gate: Gate::open(&config.auth, "front", &metrics)?,
+        tls: tls.transpose().map_err(StartError::Tls)?,
+    })
 }
 
 fn open_rings(config: &Config, admin: &AdminServer) -> Result<Vec<Ring>, StartError> {

@@ -12,7 +12,7 @@
 
 mod answers;
 pub(crate) mod batch;
-mod bucket;
+pub(crate) mod bucket;
 mod clock;
 mod intake;
 mod sequence;
@@ -23,7 +23,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use forebay_model::{SessionId, Timestamp};
+use forebay_model::{SessionId, TenantId, Timestamp};
 use forebay_queue::Seq;
 use forebay_wire::device::{CloseCode, Format};
 
@@ -34,10 +34,13 @@ use self::{
     sequence::{Mark, Sequence},
 };
 use crate::{
+    addresses::Place,
     control::{Control, Order},
     core::{Core, Seat},
+    front::Connections,
     socket::{Broken, Socket},
-    tenancy::Identity,
+    tenancy::{Admitted, Identity},
+    tenants::Tenant,
 };
 
 /// Reads of the socket in one turn of the task; then the other sessions of the core have theirs.
@@ -87,6 +90,10 @@ pub(crate) struct Session<S> {
     /// Its place under the core's sweep.
     place: usize,
     identity: Identity,
+    /// What holds for all devices of its tenant.
+    tenant: Arc<Tenant>,
+    /// It has not said who it is; the count of those.
+    pending: Option<Connections>,
     /// Index of the device's ring.
     ring: usize,
     batch_bytes_max: usize,
@@ -111,7 +118,15 @@ pub(crate) struct Session<S> {
     over_credit: bool,
     bucket: Option<Bucket>,
     clock: Clock,
-    _seat: Seat,
+    _seated: Seated,
+}
+
+/// A connection's places in the counts, given back when it ends.
+pub(crate) struct Seated {
+    /// Of the front and the core.
+    pub _seat: Seat,
+    /// Of its address, where those are counted.
+    pub _place: Option<Box<Place>>,
 }
 
 impl<S> Drop for Session<S> {
@@ -119,6 +134,9 @@ impl<S> Drop for Session<S> {
         self.core.front.devices.leave(&self.identity, &self.control);
         self.core.front.metrics.connections.dec();
         self.core.remove(self.place);
+        if let Some(pending) = &self.pending {
+            pending.remove();
+        }
     }
 }
 
@@ -127,13 +145,21 @@ impl<S: Socket> Session<S> {
     pub(crate) fn new(
         core: Rc<Core>,
         socket: S,
-        identity: Identity,
+        admitted: Admitted,
         mode: Mode,
-        seat: Seat,
+        seated: Seated,
     ) -> Self {
         let control = Arc::new(Control::new());
-        let place = core.add(&control);
         let front = Arc::clone(&core.front);
+        let (identity, tenure, pending) = match admitted {
+            Admitted::Known(identity, tenure) => (identity, tenure, None),
+            Admitted::Pending(device) => {
+                let pending = front.pending.clone();
+                pending.add();
+                (Identity { tenant: TenantId::single(), device }, None, Some(pending))
+            }
+        };
+        let place = core.add(&control, tenure);
         front.metrics.connections.inc();
         let now_ms = front.now_ms();
         let ring = identity.partition(core.rings.len());
@@ -147,6 +173,8 @@ impl<S: Socket> Session<S> {
         Self {
             batch_bytes_max: core.rings[ring].batch_bytes_max(),
             ring,
+            tenant: front.tenants.get(&identity.tenant, now_ms),
+            pending,
             core,
             socket,
             control,
@@ -165,9 +193,13 @@ impl<S: Socket> Session<S> {
             held: None,
             full_nacks: 0,
             over_credit: false,
-            bucket: Bucket::new(&front.config.rate, now_ms),
+            bucket: Bucket::new(
+                front.config.rate.messages_per_second,
+                front.config.rate.burst,
+                now_ms,
+            ),
             clock: Clock::new(&front.config.limits, raw, now_ms),
-            _seat: seat,
+            _seated: seated,
         }
     }
 
@@ -247,6 +279,9 @@ impl<S: Socket> Session<S> {
         }
         match self.control.ordered() {
             None => {}
+            Some(Order::Expired) => {
+                self.close(CloseCode::Unauthenticated, "the credential expired or was revoked");
+            }
             Some(Order::Replaced) => self.close(CloseCode::Replaced, "a newer connection speaks"),
             Some(Order::Drain) => {
                 self.clock.drain(now_ms);

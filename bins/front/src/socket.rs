@@ -8,6 +8,7 @@
 //! Not here: the HTTP handshake (`handshake`) and what the messages mean (`session`).
 
 pub(crate) mod buffer;
+pub(crate) mod link;
 pub(crate) mod tungstenite;
 
 use std::task::{Context, Poll};

@@ -18,7 +18,7 @@ pub const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 /// A socket that takes no byte for so long is closed.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 /// Handshakes in flight on each core.
-pub const HANDSHAKES_PER_CORE_MAX: usize = 64;
+pub const HANDSHAKES_PER_CORE_MAX: u16 = 1024;
 /// A side that has sent nothing for so long sends a ping; silence of twice that ends the session.
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest time a front stops reading a socket before it sends a nack instead.

@@ -9,8 +9,12 @@ pub(crate) enum Refusal {
     Device(String),
     /// Subprotocols were offered, and we speak none of them.
     Subprotocol,
-    /// Strangers are not let in.
-    Unauthenticated,
+    /// No credential, or one that is worth nothing; the text says which, and nothing of it.
+    Unauthenticated(String),
+    /// The credential is of somebody else, or the page may not connect.
+    Forbidden(String),
+    /// The address has as many connections as it may.
+    TooMany,
     /// Nothing is at this path.
     NotFound,
     /// Only GET opens a WebSocket.
@@ -49,9 +53,8 @@ impl Refusal {
                 "bad_subprotocol",
                 "offer forebay.v1.cbor or forebay.v1.json, or no subprotocol for raw mode",
             ),
-            Self::Unauthenticated => {
-                (401, "Unauthorized", "unauthenticated", "this front takes no anonymous devices")
-            }
+            Self::Unauthenticated(reason) => (401, "Unauthorized", "unauthenticated", reason),
+            Self::Forbidden(reason) => (403, "Forbidden", "forbidden", reason),
             Self::NotFound => {
                 (404, "Not Found", "not_found", "devices connect to /v1/ingest/{device}")
             }
@@ -62,6 +65,12 @@ impl Refusal {
             Self::UpgradeRequired => {
                 (426, "Upgrade Required", "upgrade_required", "this path speaks WebSocket only")
             }
+            Self::TooMany => (
+                429,
+                "Too Many Requests",
+                "too_many",
+                "this address has as many connections as it may",
+            ),
             Self::HeaderTooLarge => (
                 431,
                 "Request Header Fields Too Large",
@@ -81,7 +90,10 @@ impl Refusal {
             Self::UpgradeRequired => {
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned()
             }
-            Self::Unavailable(_) => format!("Retry-After: {RETRY_AFTER_SECONDS}\r\n"),
+            Self::Unauthenticated(_) => "WWW-Authenticate: Bearer\r\n".to_owned(),
+            Self::Unavailable(_) | Self::TooMany => {
+                format!("Retry-After: {RETRY_AFTER_SECONDS}\r\n")
+            }
             _ => String::new(),
         };
         format!(

@@ -3,7 +3,7 @@
 //! Pure: bytes in, decision out.
 
 use forebay_model::DeviceId;
-use forebay_wire::device::{Format, Offer, PATH_PREFIX};
+use forebay_wire::device::{Format, Offer, PATH_PREFIX, RAW_SUBPROTOCOL, token_entry};
 use tokio_tungstenite::tungstenite::{
     Error,
     error::ProtocolError,
@@ -17,12 +17,17 @@ use tokio_tungstenite::tungstenite::{
 use super::answer::Refusal;
 
 /// A request that may become a session.
-#[derive(Debug)]
 pub(crate) struct Opening {
     /// Whose session it is to be.
     pub device: DeviceId,
     /// The encoding spoken in it; `None` is raw mode.
     pub format: Option<Format>,
+    /// The credential in the request.
+    pub token: Option<String>,
+    /// The web page that asks, if one does.
+    pub origin: Option<String>,
+    /// The addresses in `X-Forwarded-For`, the nearest last.
+    pub forwarded: Vec<String>,
     /// The answer that opens the WebSocket.
     pub response: Response<()>,
     /// Bytes of the request; what follows belongs to the WebSocket.
@@ -44,7 +49,7 @@ pub(crate) fn header_end(bytes: &[u8], from: usize) -> Option<usize> {
 ///
 /// # Errors
 /// [`Refusal`]: answer it and close.
-pub(crate) fn parse(header: &[u8]) -> Result<Opening, Refusal> {
+pub(crate) fn parse(header: &[u8], token_in_query: bool) -> Result<Opening, Refusal> {
     let (bytes, request) = match Request::try_parse(header) {
         Ok(Some(parsed)) => parsed,
         Ok(None) => return Err(Refusal::BadRequest("the request ends too early")),
@@ -62,12 +67,44 @@ pub(crate) fn parse(header: &[u8]) -> Result<Opening, Refusal> {
         _ => Refusal::BadRequest("the WebSocket key is missing or not valid"),
     })?;
     let device = device_id(name)?;
-    let format = format(request.headers())?;
-    if let Some(chosen) = format {
-        let name = header::HeaderValue::from_static(chosen.subprotocol());
+    let (format, name) = subprotocol(request.headers())?;
+    if let Some(name) = name {
+        let name = header::HeaderValue::from_static(name);
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
-    Ok(Opening { device, format, response, bytes })
+    let query = request.uri().query().filter(|_| token_in_query);
+    let token = token(request.headers(), query)?;
+    let text = |value: &header::HeaderValue| value.to_str().unwrap_or("?").to_owned();
+    let origin = request.headers().get(header::ORIGIN).map(text);
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().map(text);
+    let forwarded = forwarded.flat_map(|value| {
+        value.split(',').map(|address| address.trim().to_owned()).collect::<Vec<_>>()
+    });
+    let forwarded = forwarded.collect();
+    Ok(Opening { device, format, token, origin, forwarded, response, bytes })
+}
+
+/// The one credential in a request: a header, an entry of the subprotocol list, or the query.
+fn token(headers: &HeaderMap, query: Option<&str>) -> Result<Option<String>, Refusal> {
+    let mut found = Vec::new();
+    for value in headers.get_all(header::AUTHORIZATION) {
+        let bearer = value.to_str().ok().and_then(|value| value.split_once(' '));
+        match bearer {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                found.push(token.trim().to_owned());
+            }
+            _ => return Err(Refusal::BadRequest("the header Authorization is not Bearer")),
+        }
+    }
+    let entries = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    found
+        .extend(entries.filter_map(|value| token_entry([value.to_str().ok()?])).map(str::to_owned));
+    let pairs = query.unwrap_or_default().split('&');
+    found.extend(pairs.filter_map(|pair| pair.strip_prefix("token=")).map(str::to_owned));
+    match found.len() {
+        0 | 1 => Ok(found.pop()),
+        _ => Err(Refusal::BadRequest("the request has more than one credential")),
+    }
 }
 
 /// The device id in the last part of the path.
@@ -95,13 +132,14 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// The first encoding offered that we speak; none offered is raw mode.
-fn format(headers: &HeaderMap) -> Result<Option<Format>, Refusal> {
+/// The first encoding offered that we speak, and its name; none offered is raw mode.
+fn subprotocol(headers: &HeaderMap) -> Result<(Option<Format>, Option<&'static str>), Refusal> {
     // A value that is not text names no encoding of ours, but it is an offer.
     let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     match Offer::from_headers(values.map(|value| value.to_str().unwrap_or("?"))) {
-        Offer::Speak(format) => Ok(Some(format)),
-        Offer::Raw => Ok(None),
+        Offer::Speak(format) => Ok((Some(format), Some(format.subprotocol()))),
+        Offer::Raw => Ok((None, None)),
+        Offer::NamedRaw => Ok((None, Some(RAW_SUBPROTOCOL))),
         Offer::Unknown => Err(Refusal::Subprotocol),
     }
 }
@@ -120,7 +158,7 @@ mod tests {
     }
 
     fn status(header: &[u8]) -> u16 {
-        parse(header).expect_err("refused").status()
+        parse(header, false).err().expect("refused").status()
     }
 
     #[test]
@@ -130,7 +168,7 @@ mod tests {
             ("/v1/ingest/pump%2D7", "pump-7"),
             ("/v1/ingest/a:b.c?x=1", "a:b.c"),
         ] {
-            assert_eq!(parse(&request(path, "")).expect(path).device.as_str(), device);
+            assert_eq!(parse(&request(path, ""), false).expect(path).device.as_str(), device);
         }
         for path in ["/v1/ingest/", "/v1/ingest/a/b", "/v1/ingest/a%2Fb", "/v1/ingest/%zz"] {
             assert_eq!(status(&request(path, "")), 400, "{path}");
@@ -154,7 +192,7 @@ mod tests {
             ),
         ];
         for (extra, chosen) in cases {
-            let opening = parse(&request("/v1/ingest/a", extra)).expect("opened");
+            let opening = parse(&request("/v1/ingest/a", extra), false).expect("opened");
             assert_eq!(opening.format.map(Format::subprotocol), chosen, "{extra}");
             let header = opening.response.headers().get("sec-websocket-protocol");
             assert_eq!(header.map(|value| value.to_str().expect("text")), chosen);
@@ -185,5 +223,28 @@ mod tests {
             assert_eq!(found, Some(end), "cut at {cut}");
         }
         assert_eq!(header_end(b"GET / HTTP/1.1\n\n", 0), Some(16));
+    }
+
+    #[test]
+    fn a_credential_is_taken_from_one_place_and_never_echoed() {
+        let token = |path: &str, extra: &str, query| {
+            let opening =
+                parse(&request(path, extra), query).map_err(|refusal| refusal.status())?;
+            let shown = format!("{:?}", opening.response);
+            assert!(!shown.contains("fbk1"), "{shown}");
+            Ok::<_, u16>(opening.token)
+        };
+        let path = "/v1/ingest/a";
+        let some = || Ok(Some("fbk1.s".to_owned()));
+        assert_eq!(token(path, "", false), Ok(None));
+        assert_eq!(token(path, "Authorization: Bearer fbk1.s\r\n", false), some());
+        assert_eq!(token(path, "authorization: bearer fbk1.s\r\n", false), some());
+        assert_eq!(token(path, "Authorization: Basic eDp5\r\n", false), Err(400));
+        let entry = "Sec-WebSocket-Protocol: forebay.v1.json, forebay.token.fbk1.s\r\n";
+        assert_eq!(token(path, entry, false), some());
+        assert_eq!(token("/v1/ingest/a?token=fbk1.s", "", false), Ok(None));
+        assert_eq!(token("/v1/ingest/a?x=1&token=fbk1.s", "", true), some());
+        let two = format!("{entry}Authorization: Bearer fbk1.s\r\n");
+        assert_eq!(token(path, &two, false), Err(400));
     }
 }

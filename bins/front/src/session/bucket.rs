@@ -1,6 +1,4 @@
-//! How fast one device may send: a token bucket.
-
-use crate::config::Rate;
+//! How fast a device or a tenant may send: a token bucket.
 
 /// Messages a device may send now, and how fast more become allowed.
 #[derive(Debug)]
@@ -18,13 +16,13 @@ const WHOLE: u64 = 1_000_000;
 
 impl Bucket {
     /// A full bucket; `None` if there is no limit.
-    pub(crate) fn new(rate: &Rate, now_ms: u64) -> Option<Self> {
-        if rate.messages_per_second == 0 {
+    /// 0 messages a second are without limit, a burst of 0 is one second's worth.
+    pub(crate) fn new(messages_per_second: u32, burst: u32, now_ms: u64) -> Option<Self> {
+        if messages_per_second == 0 {
             return None;
         }
-        let burst = if rate.burst == 0 { rate.messages_per_second } else { rate.burst };
-        let burst = u64::from(burst) * WHOLE;
-        let refill = u64::from(rate.messages_per_second) * (WHOLE / 1000);
+        let burst = u64::from(if burst == 0 { messages_per_second } else { burst }) * WHOLE;
+        let refill = u64::from(messages_per_second) * (WHOLE / 1000);
         Some(Self { tokens: burst, burst, refill, at_ms: now_ms })
     }
 
@@ -53,8 +51,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_allowed_and_then_the_rate() {
-        let rate = Rate { messages_per_second: 10, burst: 4 };
-        let mut bucket = Bucket::new(&rate, 1000).expect("limited");
+        let mut bucket = Bucket::new(10, 4, 1000).expect("limited");
         assert!((0..4).all(|_| bucket.take().is_ok()));
         assert_eq!(bucket.take(), Err(200));
         bucket.refill(1100);
@@ -62,6 +59,6 @@ mod tests {
         bucket.refill(60_000);
         assert!((0..4).all(|_| bucket.take().is_ok()));
         assert!(bucket.take().is_err());
-        assert!(Bucket::new(&Rate::default(), 0).is_none());
+        assert!(Bucket::new(0, 9, 0).is_none());
     }
 }

@@ -5,14 +5,18 @@ use std::time::Instant;
 use bytes::Bytes;
 use forebay_model::{Body, Message, MessageId, SessionId, Timestamp};
 use forebay_queue::Error;
-use forebay_wire::device::{ClientFrame, CloseCode, DecodeError, Format, NackCode, raw};
+use forebay_wire::device::{ClientFrame, CloseCode, DecodeError, Format, NackCode, Token, raw};
 
 use super::{
     Held, Mode, Session, Stage,
     batch::Batch,
     sequence::{Sequence, Verdict},
 };
-use crate::socket::{Incoming, Socket};
+use crate::{
+    handshake::answer::Refusal,
+    socket::{Incoming, Socket},
+    tenancy::Admitted,
+};
 
 /// What a device that has used up its credit is told to wait for acks.
 const CREDIT_RETRY_MS: u32 = 1000;
@@ -31,10 +35,10 @@ impl<S: Socket> Session<S> {
             match self.socket.next() {
                 None => break,
                 Some(Ok(Incoming::Binary(payload))) => {
-                    self.take(false, &payload, received, &mut batch);
+                    self.take(false, &payload, received, now_ms, &mut batch);
                 }
                 Some(Ok(Incoming::Text(payload))) => {
-                    self.take(true, &payload, received, &mut batch);
+                    self.take(true, &payload, received, now_ms, &mut batch);
                 }
                 Some(Ok(Incoming::Control)) => self.dirty = true,
                 Some(Ok(Incoming::Close)) => {
@@ -59,9 +63,16 @@ impl<S: Socket> Session<S> {
     }
 
     /// Takes in one message.
-    fn take(&mut self, text: bool, payload: &Bytes, received: Timestamp, batch: &mut Batch) {
+    fn take(
+        &mut self,
+        text: bool,
+        payload: &Bytes,
+        received: Timestamp,
+        now_ms: u64,
+        batch: &mut Batch,
+    ) {
         match self.mode {
-            Mode::Raw => self.take_raw(text, payload, received, batch),
+            Mode::Raw => self.take_raw(text, payload, received, now_ms, batch),
             Mode::Framed(format) if format.is_text() != text => {
                 let reason = match format {
                     Format::Cbor => "this connection speaks CBOR in binary messages",
@@ -71,12 +82,14 @@ impl<S: Socket> Session<S> {
             }
             Mode::Framed(format) => match ClientFrame::decode(format, payload, received) {
                 Ok(ClientFrame::Data { seq, body }) if self.stage == Stage::Open => {
-                    self.take_data(seq, body, payload.len(), received, batch);
+                    self.take_data(seq, body, payload.len(), (received, now_ms), batch);
                 }
-                Ok(ClientFrame::Hello { session, next_seq, .. })
+                Ok(ClientFrame::Hello { session, next_seq, token })
                     if self.stage == Stage::Greeting =>
                 {
-                    self.greet(session, next_seq);
+                    if self.admit(token.as_ref(), now_ms) {
+                        self.greet(session, next_seq);
+                    }
                 }
                 Ok(ClientFrame::Data { .. }) => {
                     self.close_after(batch, received, CloseCode::BadMessage, "data before hello");
@@ -86,6 +99,46 @@ impl<S: Socket> Session<S> {
                 }
                 Err(error) => self.take_bad(&error, received, batch),
             },
+        }
+    }
+
+    /// Lets in who shows a credential in the hello; false if the connection is closed instead. The
+    /// credential of the request counts before that of the hello.
+    fn admit(&mut self, token: Option<&Token<'_>>, now_ms: u64) -> bool {
+        let core = std::rc::Rc::clone(&self.core);
+        let policy = &core.front.policy;
+        let named = self.pending.is_some() || (policy.anonymous && policy.takes_tokens);
+        let Some(token) = token.filter(|_| named && !core.rests(self.place)) else {
+            if self.pending.is_some() {
+                self.close(CloseCode::Unauthenticated, "a credential is needed");
+                return false;
+            }
+            return true;
+        };
+        match policy.admit_token(&self.identity.device, token.expose()) {
+            Ok(Admitted::Known(identity, tenure)) => {
+                core.rest_on(self.place, tenure);
+                self.ring = identity.partition(core.rings.len());
+                self.tenant = core.front.tenants.get(&identity.tenant, now_ms);
+                self.identity = identity;
+                if let Some(pending) = self.pending.take() {
+                    pending.remove();
+                }
+                true
+            }
+            Ok(Admitted::Pending(_)) => false,
+            Err(Refusal::Forbidden(reason)) => {
+                self.close(CloseCode::Forbidden, &reason);
+                false
+            }
+            Err(Refusal::Unauthenticated(reason)) => {
+                self.close(CloseCode::Unauthenticated, &reason);
+                false
+            }
+            Err(_) => {
+                self.close(CloseCode::Internal, "the credential cannot be checked");
+                false
+            }
         }
     }
 
@@ -112,13 +165,13 @@ impl<S: Socket> Session<S> {
         seq: MessageId,
         body: Body<'_>,
         received_bytes: usize,
-        received: Timestamp,
+        (received, now_ms): (Timestamp, u64),
         batch: &mut Batch,
     ) {
         if !self.judge(seq.get()) {
             return;
         }
-        let code = if self.over_credit { Err(CREDIT_RETRY_MS) } else { self.within_rate() };
+        let code = if self.over_credit { Err(CREDIT_RETRY_MS) } else { self.within_rate(now_ms) };
         if let Err(retry_ms) = code {
             self.sequence.back_to(self.sequence.mark(), Instant::now());
             return self.send_nack(seq.get(), NackCode::Rate, retry_ms, None);
@@ -126,11 +179,18 @@ impl<S: Socket> Session<S> {
         self.keep(seq, body, received_bytes, received, batch);
     }
 
-    fn take_raw(&mut self, text: bool, payload: &Bytes, received: Timestamp, batch: &mut Batch) {
+    fn take_raw(
+        &mut self,
+        text: bool,
+        payload: &Bytes,
+        received: Timestamp,
+        now_ms: u64,
+        batch: &mut Batch,
+    ) {
         if self.over_credit {
             return self.close_after_retry(batch, received, CloseCode::TryAgainLater);
         }
-        if self.within_rate().is_err() {
+        if self.within_rate(now_ms).is_err() {
             return self.close_after_retry(batch, received, CloseCode::TooMany);
         }
         let Ok(seq) = MessageId::new(self.sequence.expected()) else {
@@ -171,9 +231,11 @@ impl<S: Socket> Session<S> {
         false
     }
 
-    /// Whether the device keeps to its rate; else the milliseconds after which it may send again.
-    fn within_rate(&mut self) -> Result<(), u32> {
-        self.bucket.as_mut().map_or(Ok(()), |bucket| bucket.take())
+    /// Whether the device and its tenant keep to their rates; else the milliseconds after which
+    /// the device may send again.
+    fn within_rate(&mut self, now_ms: u64) -> Result<(), u32> {
+        self.bucket.as_mut().map_or(Ok(()), |bucket| bucket.take())?;
+        self.tenant.take(now_ms)
     }
 
     /// Puts the next message of the session into the batch.
@@ -232,8 +294,16 @@ impl<S: Socket> Session<S> {
         let since = Instant::now();
         let time_us = u64::try_from(received.micros()).unwrap_or(0);
         let ring = &self.core.rings[self.ring];
+        let tenants = &self.core.front.tenants;
+        if !tenants.has_room(&self.tenant, self.ring, ring) {
+            return false;
+        }
         match ring.append(time_us, &batch.entries()) {
-            Ok(seq) => self.last = seq,
+            Ok(seq) => {
+                self.last = seq;
+                let size = (batch.len(), batch.bytes());
+                tenants.appended(&self.tenant, self.ring, size, seq, ring);
+            }
             Err(Error::Full { .. }) => return false,
             Err(error) => self.core.front.fail(&error),
         }

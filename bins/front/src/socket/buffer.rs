@@ -12,10 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::TcpStream,
-};
+use super::link::Link;
 
 /// Bytes of a core's read buffer: one full message, or some 230 of 256 B.
 pub(crate) const SHARED_BYTES: usize = 64 * 1024;
@@ -48,10 +45,10 @@ impl ReadSide {
         Self { shared, filled: 0..0, kept: Vec::new(), kept_from: 0, ended: false }
     }
 
-    /// Takes what has arrived on `stream` into the shared buffer.
+    /// Takes what has arrived on `link` into the shared buffer.
     pub(crate) fn poll_fill(
         &mut self,
-        stream: &mut TcpStream,
+        link: &mut Link,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         debug_assert!(self.filled.is_empty(), "filled again before it was read");
@@ -59,16 +56,10 @@ impl ReadSide {
             return Poll::Ready(Ok(()));
         }
         let mut shared = self.shared.0.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut shared);
-        match std::pin::Pin::new(stream).poll_read(cx, &mut buffer) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) => {
-                self.filled = 0..buffer.filled().len();
-                self.ended = self.filled.is_empty();
-                Poll::Ready(Ok(()))
-            }
-        }
+        link.poll_read(cx, &mut shared).map_ok(|count| {
+            self.filled = 0..count;
+            self.ended = count == 0;
+        })
     }
 
     /// Whether kept bytes wait.

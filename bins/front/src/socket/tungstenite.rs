@@ -1,4 +1,4 @@
-//! The [`Socket`] in use: tungstenite's codec over a tokio TCP stream.
+//! The [`Socket`] in use: tungstenite's codec over a plain or a TLS stream.
 //!
 //! tungstenite is used through tokio-tungstenite's re-export without its `WebSocketStream`: that
 //! wrapper reads through wakers of its own, a small buffer at a time, where the sessions of a core
@@ -6,12 +6,10 @@
 
 use std::{
     io,
-    pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{
     Error, Message, Utf8Bytes,
     error::ProtocolError,
@@ -21,6 +19,7 @@ use tokio_tungstenite::tungstenite::{
 use super::{
     Broken, Incoming, Socket,
     buffer::{ReadSide, SharedBuffer},
+    link::Link,
 };
 use crate::config::Limits;
 
@@ -32,7 +31,7 @@ pub(crate) struct TungsteniteSocket {
 
 /// What the codec reads from and writes to, without waiting.
 struct Stream {
-    tcp: TcpStream,
+    link: Link,
     read: ReadSide,
 }
 
@@ -44,22 +43,17 @@ impl io::Read for Stream {
 
 impl io::Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.tcp.try_write(bytes)
+        self.link.try_write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.link.try_flush()
     }
 }
 
 impl TungsteniteSocket {
     /// A socket whose handshake is done; `early` is what the peer sent behind its request.
-    pub(crate) fn new(
-        tcp: TcpStream,
-        early: Vec<u8>,
-        limits: &Limits,
-        shared: SharedBuffer,
-    ) -> Self {
+    pub(crate) fn new(link: Link, early: Vec<u8>, limits: &Limits, shared: SharedBuffer) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(limits.read_buffer.as_usize())
             .write_buffer_size(limits.write_buffer.as_usize())
@@ -71,7 +65,7 @@ impl TungsteniteSocket {
         } else {
             WebSocketContext::from_partially_read(early, Role::Server, Some(config))
         };
-        Self { codec, stream: Stream { tcp, read: ReadSide::new(shared) } }
+        Self { codec, stream: Stream { link, read: ReadSide::new(shared) } }
     }
 
     fn sent(result: Result<(), Error>) -> Result<(), Broken> {
@@ -97,7 +91,7 @@ fn broken(error: &Error) -> Broken {
 
 impl Socket for TungsteniteSocket {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.stream.read.poll_fill(&mut self.stream.tcp, cx).map_err(|_| Broken::Gone)
+        self.stream.read.poll_fill(&mut self.stream.link, cx).map_err(|_| Broken::Gone)
     }
 
     fn next(&mut self) -> Option<Result<Incoming, Broken>> {
@@ -146,7 +140,7 @@ impl Socket for TungsteniteSocket {
                     return Poll::Ready(Ok(()));
                 }
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.stream.tcp.poll_write_ready(cx) {
+                    match self.stream.link.poll_write_ready(cx) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Gone)),
@@ -158,19 +152,10 @@ impl Socket for TungsteniteSocket {
     }
 
     fn shut_write(&mut self) {
-        // An error means that the peer has closed already.
-        let _ = socket2::SockRef::from(&self.stream.tcp).shutdown(std::net::Shutdown::Write);
+        self.stream.link.shut_write();
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waste = [0; 4096];
-        loop {
-            let mut buffer = tokio::io::ReadBuf::new(&mut waste);
-            match tokio::io::AsyncRead::poll_read(Pin::new(&mut self.stream.tcp), cx, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                Poll::Ready(_) => return Poll::Ready(()),
-            }
-        }
+        self.stream.link.poll_discard(cx)
     }
 }

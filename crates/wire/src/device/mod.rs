@@ -21,7 +21,7 @@ mod server_frame;
 pub use close::{CloseCode, Reconnect};
 pub use error::{DecodeError, Fault, Place};
 pub use frame::{ClientFrame, Level, NackCode, ServerFrame, Token};
-pub use negotiate::{Format, Offer};
+pub use negotiate::{Format, Offer, RAW_SUBPROTOCOL, TOKEN_ENTRY, token_entry};
 
 /// Where devices connect: this path, followed by the device id.
 pub const PATH_PREFIX: &str = "/v1/ingest/";

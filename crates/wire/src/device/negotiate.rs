@@ -9,6 +9,29 @@ pub enum Format {
     Json,
 }
 
+/// Names raw mode, for those whose WebSocket needs a name in the answer: a browser that offers a
+/// [`TOKEN_ENTRY`] is one.
+pub const RAW_SUBPROTOCOL: &str = "forebay.v1.raw";
+
+/// Begins an entry of `Sec-WebSocket-Protocol` that carries a credential and names no protocol:
+/// scripts in browsers can set no other header. It is never part of an answer.
+pub const TOKEN_ENTRY: &str = "forebay.token.";
+
+/// The credential among the values of all `Sec-WebSocket-Protocol` headers, if there is one.
+///
+/// ```
+/// use forebay_wire::device::token_entry;
+/// assert_eq!(token_entry(["forebay.v1.json, forebay.token.k7.open"]), Some("k7.open"));
+/// ```
+#[must_use]
+pub fn token_entry<'h>(values: impl IntoIterator<Item = &'h str>) -> Option<&'h str> {
+    names(values).find_map(|name| name.strip_prefix(TOKEN_ENTRY))
+}
+
+fn names<'h>(values: impl IntoIterator<Item = &'h str>) -> impl Iterator<Item = &'h str> {
+    values.into_iter().flat_map(|value| value.split(',')).map(str::trim)
+}
+
 /// What a device's offer leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Offer {
@@ -16,6 +39,8 @@ pub enum Offer {
     Speak(Format),
     /// Nothing was offered: raw mode.
     Raw,
+    /// Raw mode by its name: answer with [`RAW_SUBPROTOCOL`].
+    NamedRaw,
     /// Something was offered, but nothing we know: refuse with HTTP 400.
     Unknown,
 }
@@ -49,7 +74,7 @@ impl Format {
 impl Offer {
     /// Decides from the values of all `Sec-WebSocket-Protocol` headers of a request.
     ///
-    /// The device's order counts: the first name that is known wins.
+    /// The device's order counts: the first name that is known wins. A credential is no offer.
     ///
     /// ```
     /// use forebay_wire::device::{Format, Offer};
@@ -60,11 +85,14 @@ impl Offer {
     #[must_use]
     pub fn from_headers<'h>(values: impl IntoIterator<Item = &'h str>) -> Self {
         let mut offered = false;
-        for name in values.into_iter().flat_map(|value| value.split(',')).map(str::trim) {
+        for name in names(values) {
             if let Some(format) = Format::from_subprotocol(name) {
                 return Self::Speak(format);
             }
-            offered |= !name.is_empty();
+            if name == RAW_SUBPROTOCOL {
+                return Self::NamedRaw;
+            }
+            offered |= !name.is_empty() && !name.starts_with(TOKEN_ENTRY);
         }
         if offered { Self::Unknown } else { Self::Raw }
     }
@@ -81,5 +109,12 @@ mod tests {
         assert_eq!(offer(&["x", "forebay.v1.cbor"]), Offer::Speak(Format::Cbor));
         assert_eq!(offer(&["", " , "]), Offer::Raw);
         assert_eq!(offer(&["FOREBAY.V1.CBOR"]), Offer::Unknown);
+        assert_eq!(offer(&["forebay.v1.raw"]), Offer::NamedRaw);
+        assert_eq!(offer(&["forebay.token.a.b"]), Offer::Raw);
+        assert_eq!(offer(&["forebay.token.a.b, mqtt"]), Offer::Unknown);
+        let json = ["forebay.token.a.b", "forebay.v1.json"];
+        assert_eq!(offer(&json), Offer::Speak(Format::Json));
+        assert_eq!(token_entry(json), Some("a.b"));
+        assert_eq!(token_entry(["forebay.v1.json"]), None);
     }
 }

@@ -15,5 +15,9 @@ mod text;
 pub use frame::{Event, LastValue, LiveReading, Missed, Opaque, Position, ServerFrame, Snapshot};
 pub use subscription::{ClientFrame, Mode, Subscribed, Subscription};
 
+/// The protocol's name in `Sec-WebSocket-Protocol`, for those whose WebSocket needs one in the
+/// answer, such as a browser that offers a token beside it. It may be left out.
+pub const SUBPROTOCOL: &str = "forebay.live.v1";
+
 /// Where readers connect.
 pub const PATH: &str = "/v1/live";

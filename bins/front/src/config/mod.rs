@@ -1,14 +1,27 @@
 //! The front's settings: a sub-struct for each component, the reason beside each default.
 
+mod listen;
+mod network;
+mod rate;
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings, tls::MutualTls};
+use forebay_access::Auth;
+use forebay_ops::{
+    ByteSize, Duration, Faults, Validate,
+    drain::ShutdownSettings,
+    tls::{ClientCertificate, MutualTls, ServerTls},
+};
 use forebay_wire::{device, limits};
 use serde::{Deserialize, Serialize};
+
+pub use listen::{Listen, Proxy, ProxyProtocol};
+pub use network::Network;
+pub use rate::Rate;
 
 /// Everything that can be set about a front.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -16,6 +29,13 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Where devices connect.
     pub listen: Listen,
+    /// TLS of the WebSocket port. With client certificates a device is whom its certificate names
+    /// by a URI `forebay://tenant/device`.
+    pub tls: ServerTls,
+    /// Who is let in.
+    pub auth: Auth,
+    /// The load balancer in front of this front.
+    pub proxy: Proxy,
     /// Health, readiness and metrics.
     pub admin: Admin,
     /// The way from a TCP connection to a session.
@@ -24,7 +44,7 @@ pub struct Config {
     pub limits: Limits,
     /// What an ack promises, and how many messages may wait for one.
     pub ack: Ack,
-    /// How fast one device may send.
+    /// How fast one device, and one tenant, may send.
     pub rate: Rate,
     /// The rings on disk.
     pub queue: QueueSettings,
@@ -34,34 +54,6 @@ pub struct Config {
     pub drain: Drain,
     /// The end of the process.
     pub shutdown: ShutdownSettings,
-}
-
-/// Where devices connect.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Listen {
-    /// Address of the WebSocket port.
-    pub address: SocketAddr,
-    /// Let in devices without a credential, as the device their path names. Always so on loopback.
-    pub allow_anonymous: bool,
-    /// Connections the kernel keeps while they wait to be accepted.
-    pub backlog: u32,
-    /// Threads that serve connections; none: one for each CPU this process may use.
-    pub cores: Option<u16>,
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self {
-            // Loopback: what is reachable from outside is somebody's decision, never a default.
-            address: (Ipv4Addr::LOCALHOST, 7400).into(),
-            allow_anonymous: false,
-            // A reconnect storm arrives faster than it can be accepted; the kernel caps this at
-            // net.core.somaxconn, 4,096 on current kernels.
-            backlog: 4096,
-            cores: None,
-        }
-    }
 }
 
 /// Health, readiness and metrics.
@@ -93,17 +85,28 @@ pub struct Handshake {
     pub crowded_deadline: Duration,
     /// Bytes in the request's header.
     pub header_max: ByteSize,
+    /// Let a device show its credential in its hello instead of in the request.
+    pub first_message: bool,
+    /// Connections that may wait for such a hello at a time; more are answered 503.
+    pub first_message_max: u32,
 }
 
 impl Default for Handshake {
     fn default() -> Self {
         Self {
             deadline: limits::HANDSHAKE_TIME_MAX.into(),
-            in_flight_max: 64,
+            // Silent ones cost 1 to 2 KiB each; 10,000 of them are worked off in ten seconds a core,
+            // while devices' own requests go through among them.
+            in_flight_max: limits::HANDSHAKES_PER_CORE_MAX,
             // A device on a slow link sends its request within a second; a socket that was silent
             // for longer may not keep others out.
             crowded_deadline: Duration::from_secs(1),
             header_max: ByteSize::new(limits::HEADER_BYTES_MAX as u64),
+            // A stranger then holds a session for `limits.hello` instead of a handshake: only for
+            // devices that can set no header.
+            first_message: false,
+            // At 5 s each, 200 devices a second.
+            first_message_max: 1024,
         }
     }
 }
@@ -114,6 +117,9 @@ impl Default for Handshake {
 pub struct Limits {
     /// Connections of this front; more are answered 503.
     pub connections: u32,
+    /// Connections from one IP address, those in a handshake included; more are answered 429.
+    /// 0 is without limit.
+    pub connections_per_address: u32,
     /// Bytes in one WebSocket message, and in one frame.
     pub message: ByteSize,
     /// Memory each connection keeps for frames that have not arrived in full.
@@ -137,6 +143,8 @@ impl Default for Limits {
         Self {
             // Some 10 KB each with the kernel's share: 1 GB when all are used.
             connections: 100_000,
+            // Whole sites sit behind one address; who has none of those sets it.
+            connections_per_address: 0,
             message: ByteSize::new(limits::MESSAGE_BYTES_MAX as u64),
             // Whole frames are read through the core's buffer; this holds only what was cut.
             read_buffer: ByteSize::kib(1),
@@ -196,17 +204,6 @@ impl Default for Ack {
     }
 }
 
-/// How fast one device may send.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rate {
-    /// Messages a second of one device on average; 0 is without limit. Off by default: what is
-    /// too fast depends on the installation, and a full queue pushes back in any case.
-    pub messages_per_second: u32,
-    /// Messages a device may send at once after a pause; 0 is one second's worth.
-    pub burst: u32,
-}
-
 /// What an entry has survived before an ack of level `middle` is due, or readers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -229,6 +226,9 @@ pub struct QueueSettings {
     pub entry_max: ByteSize,
     /// `process` or `disk`; none: `disk` for acks of level `disk`, else `process`.
     pub durability: Option<Durability>,
+    /// Percent of each ring that one tenant's messages may fill while the front knows of more than
+    /// one tenant.
+    pub tenant_share: u8,
     /// Accept file systems that cannot promise `disk`: tmpfs, overlay, NFS, btrfs and others.
     pub any_filesystem: bool,
 }
@@ -243,6 +243,8 @@ impl Default for QueueSettings {
             // The largest message, and as much again for what a SenML base spreads over records.
             entry_max: ByteSize::kib(128),
             durability: None,
+            // While the middle is away, a tenant that floods leaves the others half the ring.
+            tenant_share: 50,
             any_filesystem: false,
         }
     }
@@ -304,10 +306,18 @@ impl Default for Drain {
 }
 
 impl Config {
-    /// Whether devices without a credential are let in.
+    /// Whether devices without a credential are let in: if it is said so, and on loopback as long
+    /// as no credential could be shown.
     #[must_use]
     pub fn anonymous(&self) -> bool {
-        self.listen.allow_anonymous || self.listen.address.ip().is_loopback()
+        let local = self.listen.address.ip().is_loopback();
+        self.listen.allow_anonymous || (local && !self.has_credentials())
+    }
+
+    /// Whether a device can show a credential.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.auth.has_sources() || self.tls.client_certificate != ClientCertificate::None
     }
 
     /// The least a middle must promise.
@@ -337,11 +347,15 @@ impl Validate for Config {
         faults.within("listen", |faults| {
             faults.check(self.listen.cores != Some(0), "cores", "must be at least 1");
             faults.check(
-                self.anonymous(),
+                self.anonymous() || self.has_credentials(),
                 "allow_anonymous",
-                "must be true for an address beyond loopback: devices have no credentials yet",
+                "must be true for an address beyond loopback, unless [auth] or \
+                 tls.client_certificate says who is let in",
             );
         });
+        faults.within("tls", |faults| self.tls.validate(faults));
+        faults.within("auth", |faults| self.auth.validate(faults));
+        faults.within("proxy", |faults| self.proxy.validate(faults));
         faults.within("handshake", |faults| self.handshake.validate(faults));
         faults.within("limits", |faults| self.limits.validate(faults));
         faults.within("ack", |faults| {
@@ -355,6 +369,8 @@ impl Validate for Config {
                 "durability",
                 "must be \"disk\" for acks of level disk",
             );
+            let share = (1..=100).contains(&self.queue.tenant_share);
+            faults.check(share, "tenant_share", "must be between 1 and 100");
             faults.check(
                 self.queue.entry_max.get() >= message + ENTRY_HEADROOM,
                 "entry_max",
