@@ -84,9 +84,6 @@ pub enum StartError {
     /// A file of credentials is missing or wrong.
     #[error(transparent)]
     Credentials(#[from] forebay_access::GateError),
-    /// A file of TLS is missing or wrong.
-    #[error("tls: {0}")]
-    Tls(#[source] forebay_ops::reload::ReloadError),
     /// Another front of this process uses the same registry.
     #[error(transparent)]
     Metrics(#[from] forebay_ops::MetricsError),
@@ -243,7 +240,7 @@ fn policy(config: &Config, registry: &Registry) -> Result<Policy, StartError> {
         first_message: config.handshake.first_message,
         takes_tokens: config.auth.has_sources(),
         gate: Gate::open(&config.auth, "front", &metrics)?,
-        tls: tls.transpose().map_err(StartError::Tls)?,
+        tls: tls.transpose()?,
     })
 }
 

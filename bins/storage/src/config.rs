@@ -6,7 +6,12 @@ use std::{
     path::PathBuf,
 };
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate, drain::ShutdownSettings, tls::MutualTls};
+use forebay_access::Auth;
+use forebay_ops::{
+    ByteSize, Duration, Faults, Validate,
+    drain::ShutdownSettings,
+    tls::{MutualTls, ServerTls},
+};
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be set about a storage tier.
@@ -17,6 +22,8 @@ pub struct Config {
     pub middles: Vec<Middle>,
     /// REST, live feed and web page.
     pub http: Http,
+    /// Who may read.
+    pub auth: Auth,
     /// Health, readiness and metrics.
     pub admin: Admin,
     /// The way to the middles.
@@ -36,6 +43,7 @@ impl Default for Config {
         Self {
             middles: vec![Middle::default()],
             http: Http::default(),
+            auth: Auth::default(),
             admin: Admin::default(),
             feed: Feed::default(),
             lake: Lake::default(),
@@ -80,8 +88,13 @@ pub struct Feed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Address of the port; it asks for no password.
+    /// Address of the port.
     pub address: SocketAddr,
+    /// Let everybody read everything who shows no credential. Always so on loopback while `[auth]`
+    /// is not set.
+    pub allow_anonymous: bool,
+    /// TLS of the port.
+    pub tls: ServerTls,
     /// Connections at most; beyond, new ones wait.
     pub connections_max: usize,
     /// Longest time a client may take to send the head of a request.
@@ -98,6 +111,9 @@ impl Default for Http {
         let tier = |name: &str, port| (name.to_owned(), local(port).to_string());
         Self {
             address: local(7420),
+            // What is reachable from outside is somebody's decision, never a default.
+            allow_anonymous: false,
+            tls: ServerTls::default(),
             // At 64 KiB for a slow one: 64 MiB.
             connections_max: 1024,
             header_timeout: Duration::from_secs(5),
@@ -242,6 +258,16 @@ impl Default for Live {
     }
 }
 
+impl Config {
+    /// Whether readers without a credential are let in: if it is said so, and on loopback as long
+    /// as no credential could be shown.
+    #[must_use]
+    pub fn anonymous(&self) -> bool {
+        let local = self.http.address.ip().is_loopback();
+        self.http.allow_anonymous || (local && !self.auth.has_sources())
+    }
+}
+
 impl Validate for Config {
     fn validate(&self, faults: &mut Faults) {
         faults.within("shutdown", |faults| self.shutdown.validate(faults));
@@ -271,10 +297,17 @@ impl Validate for Config {
             faults.check(self.http.connections_max > 0, "connections_max", POSITIVE);
             faults.check(self.http.queries_max > 0, "queries_max", POSITIVE);
             faults.check(!self.http.header_timeout.is_zero(), "header_timeout", POSITIVE);
+            faults.check(
+                self.anonymous() || self.auth.has_sources(),
+                "allow_anonymous",
+                "must be true for an address beyond loopback, unless [auth] says who may read",
+            );
+            faults.within("tls", |faults| self.http.tls.validate(faults));
             for (name, admin) in &self.http.tiers {
                 faults.check(is_host_and_port(admin), &format!("tiers.{name}"), HOST_AND_PORT);
             }
         });
+        faults.within("auth", |faults| self.auth.validate(faults));
         faults.within("lake", |faults| self.lake.validate(faults));
         faults.within("last", |faults| {
             let often = self.last.snapshot_every.as_millis() >= 100;

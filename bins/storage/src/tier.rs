@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use forebay_access::Gate;
 use forebay_link::{Subscriber, SubscriberConfig};
 use forebay_ops::{
     Metrics, Shutdown,
@@ -15,6 +16,7 @@ use forebay_ops::{
     drain::{self, Drain, Remains, TokenSource},
     thread,
     tier::{TierError, until_drained},
+    tls::TlsServer,
 };
 use prometheus::Registry;
 use tokio::sync::Semaphore;
@@ -23,7 +25,7 @@ use crate::{
     config::{self, Config},
     feed::{Middle, Source},
     feed_link::FeedLink,
-    http::{App, Limits, Server, Status, Tails, TierPoll},
+    http::{Access, App, Limits, Server, Status, Tails, TierPoll},
     lake::{LakeSink, split},
     last::{Keeper, LastValues, restore},
     live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed},
@@ -70,9 +72,12 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
-    /// The certificates of the way to the middles cannot be read or used.
+    /// The certificates of the port, or of the way to the middles, cannot be read or used.
     #[error(transparent)]
     Tls(#[from] forebay_ops::reload::ReloadError),
+    /// A file of credentials is missing or wrong.
+    #[error(transparent)]
+    Credentials(#[from] forebay_access::GateError),
     /// The admin port cannot be bound.
     #[error(transparent)]
     Admin(#[from] forebay_ops::admin::AdminError),
@@ -239,6 +244,15 @@ pub fn start(
         keeper = Some(kept.map_err(StartError::Thread)?);
         hub = Some(made);
     }
+    let metrics = Metrics::new(registry);
+    let access = Access {
+        gate: Gate::open(&config.auth, "storage", &metrics)?,
+        takes_tokens: config.auth.has_sources(),
+        anonymous: config.anonymous(),
+        token_in_query: config.auth.token_in_query,
+    };
+    let tls = &config.http.tls;
+    let tls = tls.is_on().then(|| TlsServer::open("http", tls, &metrics)).transpose()?;
     let clients = Arc::new(Semaphore::new(config.live.clients_max));
     let app = App {
         lake,
@@ -253,13 +267,14 @@ pub fn start(
         clients: clients.clone(),
         queries: Arc::new(Semaphore::new(config.http.queries_max)),
         status: Status::new(registry, tier_polls(&config.http)),
+        access,
     };
     let limits = Limits {
         connections_max: config.http.connections_max,
         header_timeout: config.http.header_timeout.into(),
     };
     let address = config.http.address;
-    let http = Server::start(address, Arc::new(app), limits)
+    let http = Server::start(address, Arc::new(app), limits, tls)
         .map_err(|error| StartError::Listen { address, error })?;
     server.answer(admin);
     let leaving = Leaving {

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -33,7 +33,13 @@ impl ApiError {
         Self { status: StatusCode::NOT_FOUND, code: "disabled", reason }
     }
 
-    /// Another page's script asks.
+    /// No credential, or one that is worth nothing.
+    pub(super) fn unauthenticated(reason: impl Into<String>) -> Self {
+        let status = StatusCode::UNAUTHORIZED;
+        Self { status, code: "unauthenticated", reason: reason.into() }
+    }
+
+    /// Another page's script asks, or the credential is of somebody else.
     pub(super) fn forbidden(reason: impl Into<String>) -> Self {
         Self { status: StatusCode::FORBIDDEN, code: "forbidden", reason: reason.into() }
     }
@@ -48,7 +54,12 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({ "error": { "code": self.code, "reason": self.reason } });
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let bearer = header::HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        response
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::{Query, State},
     http::{HeaderMap, Response, header},
@@ -15,26 +16,36 @@ use axum::{
 use forebay_wire::live::{Mode, Subscription};
 use futures_util::stream;
 
-use super::{App, error::ApiError, params};
+use super::{App, access::Bearer, error::ApiError, params};
 use crate::live::{Outgoing, Reader};
 
 /// `GET /v1/events`.
 pub(super) async fn events(
     State(app): State<Arc<App>>,
+    Extension(bearer): Extension<Bearer>,
     headers: HeaderMap,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response<Body>, ApiError> {
-    let subscription = subscription(&headers, pairs)?;
+    let mut subscription = subscription(&headers, pairs)?;
+    if !bearer.narrow(&mut subscription) {
+        return Err(ApiError::forbidden("the credential is of another tenant"));
+    }
     let live = app.live.clone().ok_or_else(|| ApiError::disabled("the live feed"))?;
     let permit = app.clients.clone().try_acquire_owned();
     let permit = permit.map_err(|_| ApiError::unavailable("too many live readers"))?;
     let reader = Reader::subscribe(&live, &subscription);
     let reader = reader.map_err(|error| ApiError::bad(error.to_string()))?;
-    let frames = stream::unfold((reader, permit), |(mut reader, permit)| async move {
-        // The end of the feed ends the stream; the reader comes back with its last id.
-        let frames = reader.next().await.ok()?;
+    let state = (reader, bearer, permit);
+    let frames = stream::unfold(state, |(mut reader, bearer, permit)| async move {
+        // The end of the feed, or of the credential, ends the stream; the reader comes back with
+        // its last id.
+        let frames = tokio::select! {
+            biased;
+            () = bearer.ended() => return None,
+            frames = reader.next() => frames.ok()?,
+        };
         let text = frames.iter().fold(String::new(), append);
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (reader, permit)))
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (reader, bearer, permit)))
     });
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];

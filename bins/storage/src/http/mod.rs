@@ -10,9 +10,9 @@
 //! | `/v1/live` | the live feed as a WebSocket |
 //! | `/v1/events` | the live feed as server-sent events |
 //!
-//! Not here: health and metrics (the admin port), and who may read (nobody is asked: the port binds
-//! loopback by default).
+//! Everything under `/v1` asks who reads (`access`). Not here: health and metrics (the admin port).
 
+mod access;
 mod error;
 mod events;
 mod params;
@@ -23,7 +23,7 @@ mod status;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, http::header, response::IntoResponse, routing::get};
+use axum::{Router, http::header, middleware, response::IntoResponse, routing::get};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     sink::RangeBuffer,
 };
 
+pub use access::Access;
 pub use server::Server;
 pub use status::{Status, TierPoll};
 
@@ -67,6 +68,8 @@ pub struct App {
     pub queries: Arc<Semaphore>,
     /// How the tiers stand.
     pub status: Status,
+    /// Who may read.
+    pub access: Access,
 }
 
 /// How the port is served.
@@ -82,13 +85,15 @@ const PAGE: &str = include_str!("page.html");
 
 fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/", get(page))
         .route("/v1/status", get(status::status))
         .route("/v1/last", get(rest::last))
         .route("/v1/history", get(rest::history))
         .route("/v1/trend", get(rest::trend))
         .route("/v1/live", get(socket::upgrade))
         .route("/v1/events", get(events::events))
+        .route_layer(middleware::from_fn_with_state(app.clone(), access::admit))
+        // The page holds no data: what it shows it asks for like anybody else.
+        .route("/", get(page))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(app)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Query, RawQuery, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -18,7 +18,7 @@ use forebay_ops::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{App, Tails, error::ApiError, params::Params};
+use super::{App, Tails, access::Bearer, error::ApiError, params::Params};
 use crate::{
     read::{
         Filter, LakeFiles, Order, ReadError, Tail as _, history as read_history,
@@ -42,6 +42,7 @@ type Pairs = Query<Vec<(String, String)>>;
 /// `type`, `location` and `key` repeatable.
 pub(super) async fn last(
     State(app): State<Arc<App>>,
+    Extension(bearer): Extension<Bearer>,
     Query(pairs): Pairs,
 ) -> Result<Response, ApiError> {
     let mut params = Params::new(pairs);
@@ -50,7 +51,7 @@ pub(super) async fn last(
     let types = params.all("type");
     let locations = params.all("location");
     let prefix = params.text("prefix")?;
-    let tenant = params.text("tenant")?;
+    let tenant = bearer.tenant(params.text("tenant")?)?;
     let limit = params.count("limit", POINTS_DEFAULT, LAST_MAX)?;
     params.finish()?;
     let last = app.last.as_ref().ok_or_else(|| ApiError::disabled("the live feed"))?;
@@ -84,12 +85,13 @@ pub(super) async fn last(
 /// `GET /v1/history?device=&key=&tenant=&from=&to=&order=asc|desc&limit=`: `device` required.
 pub(super) async fn history(
     State(app): State<Arc<App>>,
+    Extension(bearer): Extension<Bearer>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     Query(pairs): Pairs,
 ) -> Result<Response, ApiError> {
     let mut params = Params::new(pairs);
-    let filter = series(&mut params)?;
+    let filter = series(&mut params, &bearer)?;
     let order = params
         .word("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?
         .unwrap_or_default();
@@ -105,12 +107,13 @@ pub(super) async fn history(
 /// `interval` (such as `1m`) required.
 pub(super) async fn trend(
     State(app): State<Arc<App>>,
+    Extension(bearer): Extension<Bearer>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     Query(pairs): Pairs,
 ) -> Result<Response, ApiError> {
     let mut params = Params::new(pairs);
-    let filter = series(&mut params)?;
+    let filter = series(&mut params, &bearer)?;
     let interval: Option<Duration> = params.parsed("interval", "a duration such as 1m")?;
     params.finish()?;
     let missing = |name: &str| ApiError::bad(format!("{name} is missing"));
@@ -137,11 +140,11 @@ pub(super) async fn trend(
 }
 
 /// The series and range of a query.
-fn series(params: &mut Params) -> Result<Filter, ApiError> {
+fn series(params: &mut Params, bearer: &Bearer) -> Result<Filter, ApiError> {
     let filter = Filter {
         device: Some(params.required("device")?),
         key: params.text("key")?,
-        tenant: params.text("tenant")?,
+        tenant: bearer.tenant(params.text("tenant")?)?,
         from_us: params.time("from")?,
         to_us: params.time("to")?,
     };
@@ -188,7 +191,8 @@ async fn answer<T: Serialize + Send + 'static>(
     let headers = [
         (header::ETAG, tag),
         // Kept, and asked about each time: readings may come late for any range.
-        (header::CACHE_CONTROL, "no-cache".to_owned()),
+        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
+        (header::VARY, "Authorization".to_owned()),
         (header::CONTENT_TYPE, "application/json".to_owned()),
     ];
     Ok(match body {
@@ -209,6 +213,7 @@ fn etag(
 ) -> Result<String, ReadError> {
     let mut hasher = DefaultHasher::new();
     query.hash(&mut hasher);
+    filter.tenant.hash(&mut hasher);
     let marks = tails.visit(filter, &mut |row| {
         (row.entry.get(), row.index).hash(&mut hasher);
     });

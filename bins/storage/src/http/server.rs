@@ -2,13 +2,17 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use forebay_ops::thread;
+use forebay_ops::{
+    thread,
+    tls::{Reason, TlsServer},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{net::TcpListener, sync::Semaphore, sync::watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::{App, Limits, router};
 
@@ -31,12 +35,24 @@ impl Server {
     ///
     /// # Errors
     /// The address cannot be bound, or the system gave no thread.
-    pub fn start(listen: SocketAddr, app: Arc<App>, limits: Limits) -> io::Result<Self> {
+    pub fn start(
+        listen: SocketAddr,
+        app: Arc<App>,
+        limits: Limits,
+        tls: Option<TlsServer>,
+    ) -> io::Result<Self> {
         let socket = std::net::TcpListener::bind(listen)?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
-        if !address.ip().is_loopback() {
-            tracing::warn!(%address, "the port for readers is reachable from outside, without a password");
+        if !address.ip().is_loopback() && app.access.anonymous {
+            tracing::warn!(
+                %address, "anonymous mode beyond loopback: whoever reaches the port for readers reads all"
+            );
+        }
+        if !address.ip().is_loopback() && app.access.takes_tokens && tls.is_none() {
+            tracing::warn!(
+                %address, "credentials cross the network in the clear unless a proxy before this port speaks TLS"
+            );
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -50,7 +66,7 @@ impl Server {
                 tokio::select! {
                     // The sender is dropped with the server, or says so.
                     _ = stopped.wait_for(|stop| *stop) => {}
-                    error = accept(socket, app, limits) => {
+                    error = accept(socket, app, limits, tls) => {
                         tracing::error!(%address, error = ?error.err(), "the port for readers has ended");
                     }
                 }
@@ -86,6 +102,7 @@ async fn accept(
     socket: std::net::TcpListener,
     app: Arc<App>,
     limits: Limits,
+    tls: Option<TlsServer>,
 ) -> io::Result<std::convert::Infallible> {
     let listener = TcpListener::from_std(socket)?;
     let connections = Arc::new(Semaphore::new(limits.connections_max));
@@ -106,11 +123,24 @@ async fn accept(
         };
         // Events are small and wanted at once.
         let _ = stream.set_nodelay(true);
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let (http, service, tls) = (http.clone(), service.clone(), tls.clone());
         tokio::spawn(async move {
             let _permit = permit;
             // A connection that ends badly is its client's affair.
-            let _ = connection.with_upgrades().await;
+            let Some(tls) = tls else {
+                let connection = http.serve_connection(TokioIo::new(stream), service);
+                let _ = connection.with_upgrades().await;
+                return;
+            };
+            let accepting = TlsAcceptor::from(tls.config()).accept(stream);
+            match tokio::time::timeout(limits.header_timeout, accepting).await {
+                Ok(Ok(stream)) => {
+                    let connection = http.serve_connection(TokioIo::new(stream), service);
+                    let _ = connection.with_upgrades().await;
+                }
+                Ok(Err(error)) => tls.refusals().count(Reason::of_io(&error)),
+                Err(_) => tls.refusals().count(Reason::Late),
+            }
         });
     }
 }

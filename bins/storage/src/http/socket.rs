@@ -1,6 +1,6 @@
 //! The live feed as a WebSocket.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -10,7 +10,7 @@ use axum::{
 };
 use forebay_wire::{
     limits::{PING_INTERVAL, SUBSCRIBE_BYTES_MAX, WRITE_STALL_MAX},
-    live::{ClientFrame, ServerFrame, Subscription},
+    live::{ClientFrame, SUBPROTOCOL, ServerFrame, Subscription},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::OnUpgrade;
@@ -25,13 +25,17 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{App, error::ApiError};
+use super::{App, access::Bearer, error::ApiError};
 use crate::live::{LiveFeed, Outgoing, Reader, ReaderEnd, encode};
 
 /// From the end of the handshake to the subscription.
 const SUBSCRIBE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Close code of a frame that is no subscription; see docs/protocol.md.
 const BAD_MESSAGE: u16 = 4400;
+/// Close code of a credential that has expired or was revoked.
+const UNAUTHENTICATED: u16 = 4401;
+/// Close code of a subscription to another's data.
+const FORBIDDEN: u16 = 4403;
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
@@ -41,6 +45,9 @@ pub(super) async fn upgrade(
     mut request: Request,
 ) -> Result<Response<Body>, ApiError> {
     let accept = handshake(request.headers())?;
+    let named = names_protocol(request.headers());
+    let bearer = request.extensions_mut().remove::<Bearer>();
+    let bearer = bearer.ok_or_else(|| ApiError::internal("nobody asked who reads"))?;
     let live = app.live.clone().ok_or_else(|| ApiError::disabled("the live feed"))?;
     let permit = app.clients.clone().try_acquire_owned();
     let permit = permit.map_err(|_| ApiError::unavailable("too many live readers"))?;
@@ -57,7 +64,7 @@ pub(super) async fn upgrade(
             .max_frame_size(Some(SUBSCRIBE_BYTES_MAX));
         let io = TokioIo::new(upgraded);
         let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        let code = serve(&mut socket, &live).await;
+        let code = serve(&mut socket, &live, &bearer).await;
         let close = CloseFrame { code: code.0, reason: code.1.into() };
         let _ = timeout(WRITE_STALL_MAX, socket.close(Some(close))).await;
     });
@@ -66,7 +73,19 @@ pub(super) async fn upgrade(
         (header::UPGRADE, "websocket"),
         (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
     ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+    if named {
+        let name = header::HeaderValue::from_static(SUBPROTOCOL);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+    }
+    Ok(response)
+}
+
+/// Whether the client offers the protocol by its name, which browsers want to see in the answer.
+fn names_protocol(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut names = values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
+    names.any(|name| name.trim() == SUBPROTOCOL)
 }
 
 /// Checks the head of a WebSocket handshake; returns the key that answers it.
@@ -96,10 +115,12 @@ fn handshake(headers: &HeaderMap) -> Result<String, ApiError> {
 type Close = (CloseCode, &'static str);
 
 const GONE: Close = (CloseCode::Normal, "");
+const EXPIRED: Close =
+    (CloseCode::Library(UNAUTHENTICATED), "the credential expired or was revoked");
 const STALLED: Close = (CloseCode::Policy, "nothing was read for too long");
 
 /// Serves one reader until it goes or has to.
-async fn serve(socket: &mut Socket, live: &LiveFeed) -> Close {
+async fn serve(socket: &mut Socket, live: &LiveFeed, bearer: &Bearer) -> Close {
     let first = timeout(SUBSCRIBE_TIME_MAX, subscription(socket)).await;
     let mut next = match first {
         Err(_) => return (CloseCode::Policy, "no subscription came"),
@@ -108,11 +129,14 @@ async fn serve(socket: &mut Socket, live: &LiveFeed) -> Close {
         Ok(None) => return GONE,
     };
     loop {
+        if !bearer.narrow(&mut next) {
+            return refuse_tenant(socket).await;
+        }
         let reader = match Reader::subscribe(live, &next) {
             Ok(reader) => reader,
             Err(error) => return refuse(socket, &error.to_string()).await,
         };
-        match follow(socket, reader).await {
+        match follow(socket, reader, bearer).await {
             Ok(Ok(subscription)) => next = subscription,
             Ok(Err(reason)) => return refuse(socket, &reason).await,
             Err(close) => return close,
@@ -124,12 +148,15 @@ async fn serve(socket: &mut Socket, live: &LiveFeed) -> Close {
 async fn follow(
     socket: &mut Socket,
     mut reader: Reader,
+    bearer: &Bearer,
 ) -> Result<Result<Subscription, String>, Close> {
     let mut heard = Instant::now();
     let mut ping = tokio::time::interval(PING_INTERVAL);
     ping.tick().await;
+    let mut ended = pin!(bearer.ended());
     loop {
         tokio::select! {
+            () = &mut ended => return Err(EXPIRED),
             frames = reader.next() => match frames {
                 Ok(frames) => send(socket, frames).await?,
                 Err(ReaderEnd::Draining) => return Err((CloseCode::Away, "this process ends")),
@@ -203,6 +230,13 @@ async fn subscription(socket: &mut Socket) -> Option<Result<Subscription, String
             return Some(subscription);
         }
     }
+}
+
+async fn refuse_tenant(socket: &mut Socket) -> Close {
+    let reason = "the credential is of another tenant";
+    let frame = ServerFrame::Error { code: "forbidden".into(), reason: reason.into() };
+    let _ = send(socket, vec![Outgoing { at: None, bytes: encode(&frame) }]).await;
+    (CloseCode::Library(FORBIDDEN), reason)
 }
 
 async fn refuse(socket: &mut Socket, reason: &str) -> Close {
