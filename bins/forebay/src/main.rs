@@ -7,10 +7,12 @@
 mod admin;
 mod completions;
 mod config;
+mod credentials;
 mod demo;
 mod descriptors;
 mod drain;
 mod health;
+mod keys;
 mod node;
 #[cfg(test)]
 mod page;
@@ -58,6 +60,8 @@ enum Command {
     Sim(sim::Options),
     /// Follow the live feed from a terminal.
     Tail(tail::Options),
+    /// Make, rotate, revoke and list the API keys of devices and readers.
+    Keys(keys::Options),
     /// Look at a queue, live or orphaned; mend or empty one that nobody has open.
     Queue(queue::Options),
     /// Check or print a configuration.
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Command::Storage(options) => Ok(tier::storage(&options)),
         Command::Sim(options) => sim::run(&options),
         Command::Tail(options) => tail::run(&options),
+        Command::Keys(options) => keys::run(&options),
         Command::Queue(options) => queue::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Health(options) => health::run(&options),

@@ -21,6 +21,7 @@ use forebay_ops::Shutdown;
 use serde::Serialize;
 
 use crate::{
+    credentials::Credentials,
     descriptors,
     rate::Rate,
     words::{micros, thousands},
@@ -70,6 +71,8 @@ pub(crate) struct Options {
     /// Reread the lake in this folder at the end and compare; exit 1 if anything is wrong.
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "forebay-data/storage/lake")]
     verify: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Print the result as one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -115,6 +118,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         ramp: Duration::try_from_secs_f64(options.ramp).context("--ramp")?,
         threads: options.threads.unwrap_or(defaults.threads),
         roaming: if options.roam { Roaming::Half } else { Roaming::None },
+        tokens: options.credentials.tokens()?,
+        tls: options.credentials.tls()?,
     };
     let mut fleet = Fleet::start(plan, Arc::clone(&script), Arc::clone(&journal))
         .context("cannot start the devices")?;

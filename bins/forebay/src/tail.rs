@@ -5,6 +5,7 @@ use std::{
     process::ExitCode,
 };
 
+use crate::credentials::Credentials;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use forebay_client::{Live, LiveItem, LiveOptions};
@@ -38,6 +39,8 @@ pub(crate) struct Options {
     /// End after so many lines: events and last values.
     #[arg(long, value_name = "N")]
     count: Option<usize>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Print each frame as a line of JSON.
     #[arg(long)]
     json: bool,
@@ -63,7 +66,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 async fn follow(options: &Options, subscription: Subscription) -> Result<ExitCode> {
-    let mut live = Live::connect(&options.url, subscription, LiveOptions::default()).await?;
+    let live_options = LiveOptions {
+        token: options.credentials.token()?,
+        tls: options.credentials.tls()?,
+        ..LiveOptions::default()
+    };
+    let mut live = Live::connect(&options.url, subscription, live_options).await?;
     let mut left = options.count.unwrap_or(usize::MAX);
     while left > 0 {
         let Some(item) = live.next().await else { break };

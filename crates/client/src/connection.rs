@@ -29,6 +29,8 @@ use tokio_tungstenite::{
     },
 };
 
+use crate::tls::{Stream, Tls, TlsError};
+
 /// Acks are tens of bytes.
 const READ_BUFFER_BYTES: usize = 1024;
 /// A window of 64 messages of 256 bytes in one write.
@@ -42,7 +44,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// An open session on a WebSocket.
 #[derive(Debug)]
 pub struct Connection {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
     format: Format,
     welcome: Welcome,
 }
@@ -66,8 +68,8 @@ pub struct Welcome {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// The address is not `ws://host:port`. Mend the configuration.
-    #[error("{url:?} is not a WebSocket address like ws://host:port")]
+    /// The address is not `ws://host:port` or `wss://host:port`. Mend the configuration.
+    #[error("{url:?} is not a WebSocket address like ws://host:port or wss://host:port")]
     Url {
         /// As given.
         url: String,
@@ -92,6 +94,9 @@ pub enum ConnectionError {
     /// Something else than a frame of the protocol came, or nothing where one was due.
     #[error("front does not speak the device protocol: {0}")]
     Protocol(String),
+    /// The files of TLS are wrong. Mend the configuration.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The credential has characters that no header carries. Mend the configuration.
     #[error("the token is not made of visible ASCII characters")]
     Token,
@@ -114,7 +119,7 @@ impl ConnectionError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Url { .. } | Self::Token => false,
+            Self::Url { .. } | Self::Token | Self::Tls(_) => false,
             Self::Io(_) | Self::Timeout | Self::Protocol(_) => true,
             Self::Refused { status } => !matches!(status, 400 | 401 | 403 | 404),
             Self::Closed { code, .. } => {
@@ -156,8 +161,11 @@ impl Connection {
         Self::open_by(&by, front, device, format, session, next).await
     }
 
-    /// As [`Self::open`], with a credential and from an address of the caller's choice.
-    pub(crate) async fn open_by(
+    /// As [`Self::open`], with a credential, by TLS, or from an address of the caller's choice.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub async fn open_by(
         by: &Approach,
         front: &str,
         device: &DeviceId,
@@ -165,9 +173,9 @@ impl Connection {
         session: SessionId,
         next: MessageId,
     ) -> Result<Self, ConnectionError> {
-        let (authority, mut request) = request(front, device, format)?;
+        let (address, mut request) = request(front, device, format)?;
         by.authorize(&mut request)?;
-        let stream = by.connect(&authority).await?;
+        let stream = by.connect(&address).await?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -295,10 +303,14 @@ impl Connection {
 }
 
 /// How to approach a server.
-#[derive(Debug, Default)]
-pub(crate) struct Approach {
-    pub(crate) token: Option<Token<'static>>,
-    pub(crate) local_address: Option<IpAddr>,
+#[derive(Debug, Clone, Default)]
+pub struct Approach {
+    /// A credential, sent as `Authorization: Bearer`.
+    pub token: Option<Token<'static>>,
+    /// The local address to connect from.
+    pub local_address: Option<IpAddr>,
+    /// TLS for `wss://`; none trusts whom the system trusts.
+    pub tls: Option<Tls>,
 }
 
 impl Approach {
@@ -312,14 +324,21 @@ impl Approach {
         Ok(())
     }
 
-    /// Tries each address the name has.
-    pub(crate) async fn connect(&self, authority: &str) -> Result<TcpStream, ConnectionError> {
+    /// Tries each address the name has, and does the handshake of TLS.
+    pub(crate) async fn connect(&self, to: &Address) -> Result<Stream, ConnectionError> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in lookup_host(authority).await? {
+        for address in lookup_host(&to.authority).await? {
             match self.connect_to(address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    return Ok(stream);
+                    if !to.tls {
+                        return Ok(Stream::Plain(stream));
+                    }
+                    let tls = match &self.tls {
+                        Some(tls) => tls.clone(),
+                        None => Tls::trusting(None)?,
+                    };
+                    return Ok(tls.connect(to.host(), stream).await?);
                 }
                 Err(error) => last = error,
             }
@@ -335,14 +354,43 @@ impl Approach {
     }
 }
 
-/// `host:port` of an address like `ws://host:port`.
-pub(crate) fn authority(url: &str) -> Option<String> {
-    let authority = url.strip_prefix("ws://")?.trim_end_matches('/');
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// Whether it speaks TLS.
+    pub(crate) tls: bool,
+    /// `host:port`.
+    pub(crate) authority: String,
+}
+
+impl Address {
+    /// The name that its certificate must have.
+    fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The address of a page below it.
+    pub(crate) fn url(&self, path: &str) -> String {
+        // The scheme only fills the request's form; TLS is done below it.
+        format!("ws://{}{path}", self.authority)
+    }
+}
+
+/// Reads an address like `ws://host:port` or `wss://host:port`.
+pub(crate) fn address(url: &str) -> Option<Address> {
+    let (tls, rest) = match url.strip_prefix("wss://") {
+        Some(rest) => (true, rest),
+        None => (false, url.strip_prefix("ws://")?),
+    };
+    let authority = rest.trim_end_matches('/');
     if authority.is_empty() || authority.contains(['/', '@', '?', '#']) {
         return None;
     }
     let with_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Some(if with_port { authority.to_owned() } else { format!("{authority}:80") })
+    let port = if tls { 443 } else { 80 };
+    let authority = if with_port { authority.to_owned() } else { format!("{authority}:{port}") };
+    Some(Address { tls, authority })
 }
 
 /// The handshake's request, and where to connect for it.
@@ -350,16 +398,15 @@ fn request(
     front: &str,
     device: &DeviceId,
     format: Format,
-) -> Result<(String, Request), ConnectionError> {
+) -> Result<(Address, Request), ConnectionError> {
     let bad = || ConnectionError::Url { url: front.to_owned() };
-    let authority = authority(front).ok_or_else(bad)?;
-    let mut request = format!("ws://{authority}{PATH_PREFIX}{device}")
-        .into_client_request()
-        .map_err(|_| bad())?;
+    let address = address(front).ok_or_else(bad)?;
+    let mut request =
+        address.url(&format!("{PATH_PREFIX}{device}")).into_client_request().map_err(|_| bad())?;
     request
         .headers_mut()
         .insert("sec-websocket-protocol", HeaderValue::from_static(format.subprotocol()));
-    Ok((authority, request))
+    Ok((address, request))
 }
 
 fn message(format: Format, frame: &ClientFrame<'_>) -> Message {
@@ -415,10 +462,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_websocket_addresses_are_taken() {
+    fn only_websocket_addresses_are_taken() {
         let device = DeviceId::new("pump-7").expect("a valid id");
-        let (authority, asked) = request("ws://[::1]:7400/", &device, Format::Json).expect("good");
-        assert_eq!(authority, "[::1]:7400");
+        let (address, asked) = request("ws://[::1]:7400/", &device, Format::Json).expect("good");
+        assert_eq!(
+            (address.tls, &*address.authority, address.host()),
+            (false, "[::1]:7400", "::1")
+        );
+        let (address, _) = request("wss://a.example", &device, Format::Json).expect("good");
+        assert_eq!(
+            (address.tls, &*address.authority, address.host()),
+            (true, "a.example:443", "a.example")
+        );
         assert_eq!(asked.uri().path(), "/v1/ingest/pump-7");
         assert_eq!(asked.headers()["sec-websocket-protocol"], "forebay.v1.json");
         for bad in ["http://x", "ws://", "x:1", "ws://a/b", "ws://u@h"] {

@@ -4,7 +4,7 @@
 //! Below them, [`Connection`] is one session over one socket without any memory, for programs that
 //! can make their messages again.
 //!
-//! Not here: TLS (put a proxy or a service mesh before the front), and what the bytes mean
+//! All of them speak `ws://` and, with [`Tls`], `wss://`. Not here: what the bytes mean
 //! (docs/protocol.md, `forebay-wire`).
 #![forbid(unsafe_code)]
 
@@ -15,11 +15,13 @@ mod error;
 mod live;
 mod observe;
 mod options;
+mod tls;
 
 pub use backoff::Backoff;
-pub use connection::{Connection, ConnectionError, Welcome};
+pub use connection::{Approach, Connection, ConnectionError, Welcome};
 pub use device::Device;
 pub use error::Error;
 pub use live::{Live, LiveItem, LiveOptions};
 pub use observe::{Observer, Rejection, Statistics};
 pub use options::{Options, SpoolOptions};
+pub use tls::{Tls, TlsError};

@@ -13,7 +13,7 @@ use forebay_wire::{
     live::{ClientFrame, Event, Missed, Mode, Position, ServerFrame, Snapshot, Subscription},
 };
 use futures_util::{SinkExt as _, Stream, StreamExt as _};
-use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Message, client::IntoClientRequest as _, protocol::WebSocketConfig},
@@ -21,7 +21,8 @@ use tokio_tungstenite::{
 
 use crate::{
     Backoff, ConnectionError, Error,
-    connection::{Approach, authority, incoming},
+    connection::{Address, Approach, address, incoming},
+    tls::{Stream as Transport, Tls},
 };
 
 /// Frames read ahead of the caller.
@@ -51,6 +52,8 @@ pub enum LiveItem {
 pub struct LiveOptions {
     /// A credential, sent as `Authorization: Bearer`.
     pub token: Option<Token<'static>>,
+    /// TLS for `wss://`; none trusts whom the system trusts.
+    pub tls: Option<Tls>,
     /// How long [`Live::connect`] tries before it gives up.
     pub connect_time_max: Duration,
     /// From the first packet of a connection to `subscribed`.
@@ -63,6 +66,7 @@ impl Default for LiveOptions {
     fn default() -> Self {
         Self {
             token: None,
+            tls: None,
             connect_time_max: Duration::from_secs(10),
             handshake_time_max: Duration::from_secs(5),
             backoff: Backoff::default(),
@@ -96,7 +100,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Connects to a storage tier (`ws://host:port`) and returns once the subscription is taken.
+    /// Connects to a storage tier (`ws://host:port`, `wss://host:port`) and returns once the subscription is taken.
     ///
     /// # Errors
     /// [`Error::Subscription`]: mend it. [`Error::Unreachable`]: not in the time given.
@@ -106,14 +110,14 @@ impl Live {
         subscription: Subscription,
         options: LiveOptions,
     ) -> Result<Self, Error> {
-        let Some(authority) = authority(storage) else {
+        let Some(address) = address(storage) else {
             let url = storage.to_owned();
             return Err(Error::Refused(Arc::new(ConnectionError::Url { url })));
         };
         let (out, items) = mpsc::channel(AHEAD);
         let waited = options.connect_time_max;
         let positions = positions(&subscription);
-        let mut feed = Feed { authority, subscription, positions, options, out, seen: false };
+        let mut feed = Feed { address, subscription, positions, options, out, seen: false };
         let mut last = "none yet".to_owned();
         let first = async {
             let mut failures = 0;
@@ -160,7 +164,7 @@ impl Drop for Live {
     }
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Transport>;
 
 /// Why a connection was left.
 enum Left {
@@ -183,7 +187,7 @@ fn positions(subscription: &Subscription) -> BTreeMap<QueueId, Seq> {
 }
 
 struct Feed {
-    authority: String,
+    address: Address,
     subscription: Subscription,
     /// The last event of each queue that was handed out.
     positions: BTreeMap<QueueId, Seq>,
@@ -220,7 +224,7 @@ impl Feed {
                     return;
                 }
                 Some(Left::Broken(error)) => {
-                    tracing::debug!(server = %self.authority, %error, "live connection ended");
+                    tracing::debug!(server = %self.address.authority, %error, "live connection ended");
                     let wait = self.options.backoff.wait(failures, error.retry_after());
                     failures += 1;
                     tokio::time::sleep(wait).await;
@@ -254,14 +258,18 @@ impl Feed {
     }
 
     async fn open(&mut self) -> Result<Socket, Left> {
-        let by = Approach { token: self.options.token.clone(), local_address: None };
-        let url = format!("ws://{}{}", self.authority, forebay_wire::live::PATH);
+        let by = Approach {
+            token: self.options.token.clone(),
+            local_address: None,
+            tls: self.options.tls.clone(),
+        };
+        let url = self.address.url(forebay_wire::live::PATH);
         let mut request = url
             .as_str()
             .into_client_request()
             .map_err(|_| ConnectionError::Url { url: url.clone() })?;
         by.authorize(&mut request)?;
-        let stream = by.connect(&self.authority).await?;
+        let stream = by.connect(&self.address).await?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(READ_BUFFER_BYTES)

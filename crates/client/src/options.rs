@@ -8,7 +8,7 @@ use forebay_wire::{
     limits::CREDIT_DEFAULT,
 };
 
-use crate::{Backoff, Observer};
+use crate::{Backoff, Observer, Tls};
 
 /// Options of a [`crate::Device`].
 ///
@@ -31,6 +31,8 @@ pub struct Options {
     pub window: usize,
     /// A credential, sent as `Authorization: Bearer`.
     pub token: Option<Token<'static>>,
+    /// TLS for `wss://`; none trusts whom the system trusts.
+    pub tls: Option<Tls>,
     /// How long [`crate::Device::connect`] tries before it gives up.
     pub connect_time_max: Duration,
     /// From the first packet of a connection to its welcome.
@@ -65,6 +67,7 @@ impl Default for Options {
             next_seq: MessageId::FIRST,
             window: CREDIT_DEFAULT as usize,
             token: None,
+            tls: None,
             connect_time_max: Duration::from_secs(10),
             handshake_time_max: Duration::from_secs(5),
             backoff: Backoff::default(),

@@ -18,7 +18,7 @@ use forebay_model::{Body, DeviceId, MessageId, SAFE_INTEGER_MAX, SessionId};
 use forebay_wire::device::{ClientFrame, Level};
 use tokio::task::JoinHandle;
 
-use crate::{ConnectionError, Error, Options, Rejection, Statistics, connection::authority};
+use crate::{ConnectionError, Error, Options, Rejection, Statistics, connection::address};
 
 use shared::Shared;
 use spool::Spool;
@@ -54,7 +54,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Connects to a front (`ws://host:port`) and returns once the session is open.
+    /// Connects to a front (`ws://host:port`, `wss://host:port`) and returns once the session is open.
     ///
     /// Tries again until [`Options::connect_time_max`] has passed.
     ///
@@ -85,7 +85,7 @@ impl Device {
     /// [`Error::Spool`]: the spool cannot be opened.
     pub async fn start(front: &str, device: &str, mut options: Options) -> Result<Self, Error> {
         let device = DeviceId::new(device)?;
-        if authority(front).is_none() {
+        if address(front).is_none() {
             let url = front.to_owned();
             return Err(Error::Refused(Arc::new(ConnectionError::Url { url })));
         }

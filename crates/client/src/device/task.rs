@@ -71,7 +71,11 @@ impl Task {
 
     async fn connect_and_serve(&mut self, failures: &mut u32) -> End {
         let options = &self.shared.options;
-        let by = Approach { token: options.token.clone(), local_address: options.local_address };
+        let by = Approach {
+            token: options.token.clone(),
+            local_address: options.local_address,
+            tls: options.tls.clone(),
+        };
         let next = self.shared.state().window.first();
         let next = match MessageId::new(next) {
             Ok(next) => next,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_client::{Connection, ConnectionError};
+use forebay_client::{Approach, Connection, ConnectionError};
 use forebay_model::{Body, DeviceId, MessageId, SessionId};
 use forebay_wire::device::{ClientFrame, Format, ServerFrame};
 use tokio::{sync::watch, time::timeout};
@@ -132,9 +132,12 @@ impl Device {
     }
 
     async fn connect(&mut self) -> Result<Connection, ConnectionError> {
-        let url = &self.shared.plan.fronts[self.front];
+        let plan = &self.shared.plan;
+        let url = &plan.fronts[self.front];
         let next = message(self.flight.acked() + 1);
-        let open = Connection::open(url, &self.id, Format::Cbor, self.session, next);
+        let token = plan.tokens.get(self.id.as_str()).or_else(|| plan.tokens.get(""));
+        let by = Approach { token: token.cloned(), tls: plan.tls.clone(), ..Approach::default() };
+        let open = Connection::open_by(&by, url, &self.id, Format::Cbor, self.session, next);
         let connection =
             timeout(CONNECT_WITHIN, open).await.map_err(|_| ConnectionError::Timeout)??;
         if self.opened > 0 {

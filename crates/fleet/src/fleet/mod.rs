@@ -9,6 +9,7 @@ mod flight;
 mod pace;
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use forebay_client::Tls;
+use forebay_wire::device::Token;
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
@@ -45,6 +48,10 @@ pub struct Plan {
     pub threads: usize,
     /// Which devices go on to the next front whenever a connection ends.
     pub roaming: Roaming,
+    /// The credential of each device, by its id; one under the empty id is that of all others.
+    pub tokens: HashMap<String, Token<'static>>,
+    /// TLS for `wss://`.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Plan {
@@ -58,6 +65,8 @@ impl Default for Plan {
             // The tiers need the other cores more: a fleet that cannot keep up shows it in `sent`.
             threads: std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
             roaming: Roaming::None,
+            tokens: HashMap::new(),
+            tls: None,
         }
     }
 }
