@@ -29,6 +29,7 @@ mod forwarder;
 mod front;
 mod handshake;
 mod metrics;
+mod orphan;
 mod rings;
 mod running;
 mod session;
@@ -40,4 +41,5 @@ mod watermark;
 
 pub use config::Config;
 pub use forwarder::ForwarderError;
+pub use orphan::{HandedOver, Orphan, OrphanError};
 pub use running::{Addresses, Drained, Running, StartError, run, start};

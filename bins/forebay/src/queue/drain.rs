@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use forebay_queue::{Durability, tools};
 
-use super::{Place, entry};
+use super::{Place, entry, hand_over};
 use crate::words::thousands;
 
 #[derive(Debug, Args)]
@@ -17,15 +17,38 @@ pub(super) struct Options {
     #[command(flatten)]
     place: Place,
     /// The reader whose entries are taken, as `queue stat` names it.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", default_value = "forwarder")]
     reader: String,
     /// Only say how many there are to take; commit nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Hand the entries of a front's ring to the middle at this endpoint, instead of printing them;
+    /// each is committed once it is durable there.
+    #[arg(long, value_name = "ENDPOINT", conflicts_with_all = ["reader", "dry_run"])]
+    to: Option<String>,
+    /// With --to, where there are several middles: the names of all partitions of the installation.
+    #[arg(long, value_name = "NAME", requires = "to", value_delimiter = ',')]
+    partition: Vec<String>,
+    /// With --to: a middle that survives its process but not its machine will do.
+    #[arg(long, requires = "to")]
+    accept_process: bool,
+    /// With --to: the longest time it may take; exit 75 if something is left then.
+    #[arg(long, value_name = "TIME", requires = "to", default_value = "60s")]
+    timeout: forebay_ops::Duration,
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let dir = options.place.queue()?;
+    if let Some(to) = &options.to {
+        let target = hand_over::Target {
+            to,
+            partitions: &options.partition,
+            accept_process: options.accept_process,
+            timeout: options.timeout.get(),
+            json: options.place.json,
+        };
+        return hand_over::run(&dir, &target);
+    }
     // A misspelt name would make a new reader, which then holds the space of all entries.
     let image = tools::Image::open(&dir)?;
     let readers = image.readers();

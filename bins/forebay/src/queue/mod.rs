@@ -1,12 +1,14 @@
 //! `forebay queue ...`: looks at the queue of a front or a middle, live or orphaned, and mends it.
 //!
 //! Looking takes no lock and changes nothing. Exit codes: 65 if the queue is corrupt, 75 if it is
-//! locked by a running tier, 1 for the rest.
+//! locked by a running tier or a deadline has passed, 1 for the rest.
 
 mod drain;
 mod dump;
 mod entry;
 mod export;
+mod hand_over;
+mod ls;
 mod repair;
 mod stat;
 mod tail;
@@ -38,6 +40,8 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Deed {
+    /// List every queue below a directory; exit 65 if one is damaged.
+    Ls(ls::Options),
     /// Show what a queue holds and how far each reader is.
     Stat(Place),
     /// Show the newest entries, and with --follow those to come.
@@ -48,7 +52,8 @@ enum Deed {
     Verify(Place),
     /// Mend a damaged queue that nobody has open, after making a copy beside it.
     Repair(Place),
-    /// Print what a reader has not committed, and commit it. Nobody may have the queue open.
+    /// Print what a reader has not committed, or hand it to a middle, and commit it. Nobody may
+    /// have the queue open.
     Drain(drain::Options),
     /// Write all intact entries as lines of JSON, payloads in hexadecimal.
     Export(export::Options),
@@ -66,6 +71,7 @@ struct Place {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let done = match &options.deed {
+        Deed::Ls(options) => ls::run(options),
         Deed::Stat(place) => stat::run(place),
         Deed::Tail(options) => tail::run(options),
         Deed::Dump(options) => dump::run(options),
