@@ -5,6 +5,10 @@
 //! not run inside a test run; what they name must exist: the test or bench target, the package,
 //! the feature.
 //!
+//! ```console blocks show what needs a cluster, an engine or a device. Of these, every `forebay`
+//! command must be one that this build understands, and every folder and file that is named must
+//! be there.
+//!
 //! Cannot show: that the output reads well.
 
 use std::fs;
@@ -35,12 +39,16 @@ fn documents() -> Vec<PathBuf> {
 }
 
 fn shell_blocks(text: &str) -> Vec<String> {
+    blocks(text, "```sh")
+}
+
+/// The blocks that begin with this fence.
+fn blocks(text: &str, fence: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
-        if line.trim_end() == "```sh" {
-            let block: Vec<_> =
-                lines.by_ref().take_while(|line| line.trim_end() != "```").collect();
+        if line.trim() == fence {
+            let block: Vec<_> = lines.by_ref().take_while(|line| line.trim() != "```").collect();
             blocks.push(block.join("\n"));
         }
     }
@@ -125,6 +133,55 @@ fn every_documented_command_works() {
         }
     }
     assert!(count >= 4, "only {count} blocks: does this test still find them?");
+}
+
+/// What is wrong with a line that a block shows after its prompt, if anything.
+fn fault(line: &str) -> Option<String> {
+    for command in line.split(['|', ';']).flat_map(|piece| piece.split("&&")) {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        for (at, pair) in words.windows(2).enumerate() {
+            let named = match pair[0] {
+                "-k" => Some(format!("{}/kustomization.yml", pair[1])),
+                "-f" if pair[1].starts_with("bins/") => Some(pair[1].to_owned()),
+                _ => None,
+            };
+            if let Some(path) = named.filter(|path| at > 0 && !root().join(path).exists()) {
+                return Some(format!("there is no {path}"));
+            }
+        }
+        // The binary by its name, or by its path within a container.
+        let ours = words.iter().position(|word| *word == "/forebay");
+        let ours = ours.or_else(|| (words.first() == Some(&"forebay")).then_some(0));
+        let Some(ours) = ours else { continue };
+        // Help is given only if everything before it is understood.
+        let mut forebay = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        let output = forebay.args(&words[ours + 1..]).arg("--help").output().expect("it runs");
+        if !output.status.success() {
+            return Some(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+    }
+    None
+}
+
+#[test]
+fn what_is_shown_at_a_prompt_can_be_typed() {
+    let mut faults = Vec::new();
+    let mut count = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("readable");
+        for block in blocks(&text, "```console") {
+            for line in block.lines().filter_map(|line| line.trim().strip_prefix("$ ")) {
+                count += 1;
+                if let Some(fault) = fault(line) {
+                    faults.push(format!("{}: {line}: {fault}", document.display()));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(count >= 20, "only {count} lines: does this test still find them?");
+    let planted = "kubectl exec x -- /forebay queue nonsense";
+    assert!(fault(planted).is_some() && fault("kubectl apply -k k8s/nonsense").is_some());
 }
 
 #[test]

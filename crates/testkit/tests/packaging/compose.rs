@@ -97,6 +97,16 @@ fn what_a_tier_writes_lies_on_a_named_volume_of_its_own() {
                 faults.push(format!("{name}: volume {source} is not declared or is shared"));
             }
         }
+        let health = [
+            "CMD",
+            "/forebay",
+            "health",
+            "--tier",
+            service["command"][0].as_str().expect("a tier"),
+        ];
+        if service["healthcheck"]["test"] != serde_json::json!(health) {
+            faults.push(format!("{name} asks for the health of something else"));
+        }
         if service["read_only"] != true || service["cap_drop"][0] != "ALL" {
             faults.push(format!("{name} can write its root or has capabilities"));
         }

@@ -30,6 +30,9 @@ fn the_dockerfile_needs_no_buildkit_and_runs_from_scratch_as_nobody() {
             faults.push(format!("there is no {line}"));
         }
     }
+    if !text.contains("CMD [\"/forebay\", \"health\"]") {
+        faults.push("no health check by `forebay health`".to_owned());
+    }
     none(DOCKERFILE, &faults);
 }
 
