@@ -13,9 +13,17 @@ use forebay_wire::records::RecordBatch;
 pub(super) struct Stash {
     pub(super) batches: VecDeque<(Seq, RecordBatch)>,
     bytes: usize,
+    /// The last number that was published over the connection there is; zero before any.
+    pub(super) seen: Seq,
 }
 
 impl Stash {
+    /// Whether the feed is yet to bring what follows `position`: a reader that fetched past it
+    /// waits for it, or the two would bring everything twice for as long as the log grows.
+    pub(super) fn is_ahead_of_feed(&self, position: Seq) -> bool {
+        self.seen > Seq::ZERO && self.seen <= position
+    }
+
     pub(super) fn last(&self) -> Option<Seq> {
         self.batches.back().map(|(_, batch)| batch.last())
     }

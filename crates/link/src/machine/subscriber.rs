@@ -166,6 +166,7 @@ impl Subscriber {
     pub fn feed_connected(&mut self, now: Duration) {
         // What was published before the subscription took effect: the next head tells of it.
         self.feed.connected(now);
+        self.stash.seen = Seq::ZERO;
     }
 
     /// The SUB socket is gone, or could not be built.
@@ -220,6 +221,7 @@ impl Subscriber {
         match Feed::decode(bytes) {
             Ok(Feed::Data(data)) if self.follows_queue(now, data.queue) => {
                 self.head = self.head.max(data.records.last());
+                self.stash.seen = data.records.last();
                 self.published(bytes, &data);
             }
             Ok(Feed::Head(head)) if self.follows_queue(now, head.queue) => {
@@ -341,7 +343,7 @@ impl Subscriber {
         self.started = true;
         self.position = opened.after;
         self.head = opened.after;
-        self.stash.clear();
+        self.stash = Stash::default();
         self.outstanding = None;
         self.actions.push_back(Action::Yield(FeedEvent::Opened(opened)));
     }
@@ -392,8 +394,7 @@ impl Subscriber {
         if self.queue != Some(end.queue) {
             if let Some(durable) = &mut self.durable {
                 if !durable.is_opening() {
-                    let frame = durable.open(now, &mut self.random);
-                    self.actions.push_back(Action::Send(frame));
+                    self.actions.push_back(Action::Send(durable.open(now, &mut self.random)));
                 }
                 return;
             }
@@ -435,7 +436,8 @@ impl Subscriber {
             self.drain_stash();
             self.wanted = true;
         }
-        self.wanted |= end.head > self.position || self.is_gap_before_stash();
+        let published = self.feed.is_up() && self.stash.is_ahead_of_feed(self.position);
+        self.wanted |= (end.head > self.position && !published) || self.is_gap_before_stash();
     }
 
     /// Yields what of `batch` is above the position, which it must reach; `false` if the reader
@@ -472,10 +474,9 @@ impl Subscriber {
     }
 
     fn want_more(&mut self, now: Duration) {
-        if self.ended || !self.wanted || self.outstanding.is_some() || !self.fetch.is_up() {
-            return;
-        }
-        if !self.started && self.durable.is_some() {
+        let opening = !self.started && self.durable.is_some();
+        let busy = opening || self.outstanding.is_some() || !self.fetch.is_up();
+        if self.ended || !self.wanted || busy {
             return;
         }
         let first_in_stash = self.stash.batches.front().map(|(prev, _)| *prev);
@@ -488,10 +489,9 @@ impl Subscriber {
         if self.started && room < self.buffer_bytes / 4 && self.buffered > 0 {
             return;
         }
-        let credit = if self.started { room.clamp(1, FETCH_BYTES_MAX) } else { 0 };
+        let credit = if self.started { room.clamp(1, FETCH_BYTES_MAX) as u32 } else { 0 };
         let session = self.random.next_nonzero();
         let queue = self.queue.unwrap_or(QueueId::new(0));
-        let credit = u32::try_from(credit).unwrap_or(u32::MAX);
         let fetch = Fetch { queue, session, after: self.position, credit };
         self.actions.push_back(Action::Send(fetch.encode()));
         self.outstanding = Some(Outstanding { session, since: now });
