@@ -143,6 +143,7 @@ mod tests {
             tenants: Tenants::new(&Config::default(), 1),
             addresses: AddressCounts::new(0),
             pending: Connections::default(),
+            edge: None,
             metrics: FrontMetrics::new(&Registry::new()).expect("a fresh registry"),
             connections: Connections::default(),
             phase: watch::Sender::new(Phase::Running),

@@ -12,8 +12,8 @@ use forebay_ops::drain::{self, Remains};
 use tokio::sync::watch;
 
 use crate::{
-    addresses::AddressCounts, config::Config, devices::Devices, metrics::FrontMetrics, rings::Ring,
-    tenancy::Policy, tenants::Tenants,
+    addresses::AddressCounts, config::Config, devices::Devices, metrics::FrontMetrics,
+    registry::Edge, rings::Ring, tenancy::Policy, tenants::Tenants,
 };
 
 /// Where a front is in its life.
@@ -43,6 +43,8 @@ pub(crate) struct Front {
     pub addresses: AddressCounts,
     /// Sessions that have not said who they are.
     pub pending: Connections,
+    /// What readings are checked by.
+    pub edge: Option<Edge>,
     /// What is counted.
     pub metrics: FrontMetrics,
     /// Connections, those in a handshake included.

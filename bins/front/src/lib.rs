@@ -30,6 +30,7 @@ mod front;
 mod handshake;
 mod metrics;
 mod orphan;
+mod registry;
 mod rings;
 mod running;
 mod session;

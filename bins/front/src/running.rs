@@ -32,6 +32,7 @@ use crate::{
     forwarder::Forwarder,
     front::{Connections, Front, Leaving, Phase},
     metrics::{self, FrontMetrics},
+    registry::Edge,
     rings::Ring,
     tenancy::Policy,
     tenants::Tenants,
@@ -87,6 +88,9 @@ pub enum StartError {
     /// Another front of this process uses the same registry.
     #[error(transparent)]
     Metrics(#[from] forebay_ops::MetricsError),
+    /// The device registry cannot be read.
+    #[error(transparent)]
+    DeviceRegistry(#[from] forebay_ops::reload::ReloadError),
     /// The system gave no thread.
     #[error("starting a thread: {0}")]
     Thread(#[source] io::Error),
@@ -174,6 +178,7 @@ pub fn start(
         addresses: AddressCounts::new(config.limits.connections_per_address),
         pending: Connections::default(),
         policy,
+        edge: Edge::open(&config.registry, &Metrics::new(registry))?,
         metrics: FrontMetrics::new(registry)?,
         connections: Connections::default(),
         phase: watch::Sender::new(Phase::Running),

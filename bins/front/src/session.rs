@@ -38,6 +38,7 @@ use crate::{
     control::{Control, Order},
     core::{Core, Seat},
     front::Connections,
+    registry::Listed,
     socket::{Broken, Socket},
     tenancy::{Admitted, Identity},
     tenants::Tenant,
@@ -117,6 +118,7 @@ pub(crate) struct Session<S> {
     /// What goes beyond the credit is nacked instead of slowed down.
     over_credit: bool,
     bucket: Option<Bucket>,
+    listed: Listed,
     clock: Clock,
     _seated: Seated,
 }
@@ -193,6 +195,7 @@ impl<S: Socket> Session<S> {
             held: None,
             full_nacks: 0,
             over_credit: false,
+            listed: Listed::default(),
             bucket: Bucket::new(
                 front.config.rate.messages_per_second,
                 front.config.rate.burst,

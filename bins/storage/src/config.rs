@@ -28,6 +28,8 @@ pub struct Config {
     pub admin: Admin,
     /// The way to the middles.
     pub feed: Feed,
+    /// The device registry.
+    pub registry: Registry,
     /// The Parquet lake.
     pub lake: Lake,
     /// The last values.
@@ -46,6 +48,7 @@ impl Default for Config {
             auth: Auth::default(),
             admin: Admin::default(),
             feed: Feed::default(),
+            registry: Registry::default(),
             lake: Lake::default(),
             last: Last::default(),
             live: Live::default(),
@@ -139,6 +142,15 @@ impl Default for Admin {
     fn default() -> Self {
         Self { address: (Ipv4Addr::LOCALHOST, 7421).into(), token_file: None }
     }
+}
+
+/// The device registry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// Its files, TOML or CSV by the end of their names; together they are one registry. Read again
+    /// when they change; none: nothing is known of devices.
+    pub files: Vec<PathBuf>,
 }
 
 /// The Parquet lake.

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod dead;
 pub mod feed;
 mod feed_link;
 pub mod http;

@@ -52,6 +52,14 @@ pub(crate) fn sink(registry: &Registry, source: SinkSource) -> Result<(), Metric
     )?;
     let batches = scrape.total("forebay_storage_sink_batches_total", "Ranges stored.")?;
     let rows = scrape.total("forebay_storage_sink_rows_total", "Rows stored.")?;
+    let unknown = scrape.total(
+        "forebay_storage_sink_unknown_rows_total",
+        "Rows of devices that the device registry does not list.",
+    )?;
+    let suspect = scrape.total(
+        "forebay_storage_sink_suspect_rows_total",
+        "Rows whose value is not of the type or within the bounds that the registry gives.",
+    )?;
     let bytes = scrape.total("forebay_storage_sink_bytes_total", "Bytes stored, encoded.")?;
     let entries = scrape.total("forebay_storage_sink_entries_total", "Entries committed.")?;
     let retries =
@@ -79,6 +87,8 @@ pub(crate) fn sink(registry: &Registry, source: SinkSource) -> Result<(), Metric
         feed_bytes.set(gauge(link.buffered_bytes.get()));
         batches.set(read(&status.batches));
         rows.set(read(&status.rows));
+        unknown.set(read(&status.unknown));
+        suspect.set(read(&status.suspect));
         bytes.set(read(&status.bytes));
         entries.set(read(&status.entries));
         retries.set(read(&status.retries));

@@ -4,10 +4,15 @@
 
 use std::{
     borrow::Cow,
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
 
-use forebay_model::registry::{Device, Registry};
+use forebay_model::registry::{Device, LoadError, Registry};
+use forebay_ops::{
+    Metrics,
+    reload::{ReloadError, Watched},
+};
 use forebay_wire::live::{LastValue, LiveReading};
 
 /// The registry in force; cheap to clone, all clones are one. Empty until one is set.
@@ -26,6 +31,34 @@ impl Current {
     pub fn set(&self, registry: Arc<Registry>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = registry;
     }
+}
+
+/// Reads the registry from files into `current`, and follows them for as long as what is returned
+/// is held.
+///
+/// # Errors
+/// The files cannot be read, or hold no registry. A later fault keeps the version before it.
+pub fn follow(
+    files: &[PathBuf],
+    current: &Current,
+    metrics: &Metrics,
+) -> Result<Watched<Registry>, ReloadError> {
+    let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    let parse = move |contents: &[Vec<u8>]| -> Result<Registry, LoadError> {
+        Registry::load(names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)))
+    };
+    let watched = Watched::open("storage_registry", files.to_vec(), metrics, parse)?;
+    let devices = metrics
+        .gauge("forebay_storage_registry_devices", "Devices that the device registry lists.")?;
+    let target = current.clone();
+    let put = move |registry: &Arc<Registry>| {
+        devices.set(i64::try_from(registry.len()).unwrap_or(i64::MAX));
+        tracing::info!(devices = registry.len(), "a device registry is in force");
+        target.set(registry.clone());
+    };
+    put(&watched.get());
+    watched.on_change(put);
+    Ok(watched)
 }
 
 /// What a registry says of one device: `None` where there is no registry.

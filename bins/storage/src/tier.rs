@@ -14,6 +14,7 @@ use forebay_ops::{
     Metrics, Shutdown,
     admin::{Admin, AdminServer},
     drain::{self, Drain, Remains, TokenSource},
+    reload::Watched,
     thread,
     tier::{TierError, until_drained},
     tls::TlsServer,
@@ -31,7 +32,7 @@ use crate::{
     live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed},
     metrics::{self, SinkSource},
     read::LakeFiles,
-    registry::Current,
+    registry::{Current, follow},
     sink::{
         Hold, Limits as RangeLimits, RangeBuffer, SinkState, SinkStatus, SinkTask, SinkTaskConfig,
     },
@@ -84,6 +85,9 @@ pub enum StartError {
     /// A metric is registered already: another storage tier uses this registry.
     #[error(transparent)]
     Metrics(#[from] forebay_ops::MetricsError),
+    /// The device registry cannot be read.
+    #[error(transparent)]
+    DeviceRegistry(#[from] forebay_ops::reload::ReloadError),
     /// The system gave no thread.
     #[error("starting a thread: {0}")]
     Thread(io::Error),
@@ -178,6 +182,8 @@ pub struct Running {
     followers: Vec<Follower>,
     hub: Option<Arc<Hub>>,
     keeper: Option<Keeper>,
+    /// Follows the registry's files while it is held.
+    _registry: Option<Watched<forebay_model::registry::Registry>>,
     /// Readers that may still come, and how many that was at the start.
     clients: (Arc<Semaphore>, usize),
     http: Server,
@@ -212,6 +218,11 @@ pub fn start(
     let link = FeedLink::open(&config.feed, &Metrics::new(registry))?;
     let lake = open_lake(&config)?;
     let known = Current::default();
+    let watched = if config.registry.files.is_empty() {
+        None
+    } else {
+        Some(follow(&config.registry.files, &known, &Metrics::new(registry))?)
+    };
     let (sinks, tails) =
         start_sinks(&config, registry, &link, lake.as_ref(), &known, &shutdown, &mut admin)?;
     let middles: Vec<Middle> =
@@ -291,6 +302,7 @@ pub fn start(
         followers,
         hub,
         keeper,
+        _registry: watched,
         clients,
         http,
         admin: server,

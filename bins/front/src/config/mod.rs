@@ -19,6 +19,7 @@ use forebay_ops::{
 use forebay_wire::{device, limits};
 use serde::{Deserialize, Serialize};
 
+pub use crate::registry::{RegistrySettings, Validation};
 pub use listen::{Listen, Proxy, ProxyProtocol};
 pub use network::Network;
 pub use rate::Rate;
@@ -46,6 +47,8 @@ pub struct Config {
     pub ack: Ack,
     /// How fast one device, and one tenant, may send.
     pub rate: Rate,
+    /// The device registry.
+    pub registry: RegistrySettings,
     /// The rings on disk.
     pub queue: QueueSettings,
     /// The way to the middle.
@@ -362,6 +365,7 @@ impl Validate for Config {
             faults.check(self.ack.credit > 0, "credit", "must be at least 1");
         });
         let message = self.limits.message.get();
+        faults.within("registry", |faults| self.registry.validate(faults));
         faults.within("queue", |faults| {
             let disk = self.durability() == Durability::Disk;
             faults.check(

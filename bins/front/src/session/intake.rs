@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     handshake::answer::Refusal,
+    registry::Rejection,
     socket::{Incoming, Socket},
     tenancy::Admitted,
 };
@@ -176,7 +177,19 @@ impl<S: Socket> Session<S> {
             self.sequence.back_to(self.sequence.mark(), Instant::now());
             return self.send_nack(seq.get(), NackCode::Rate, retry_ms, None);
         }
+        if let Err((code, reason)) = self.check_registered(&body) {
+            self.sequence.reject();
+            return self.send_reject(seq.get(), code, &reason);
+        }
         self.keep(seq, body, received_bytes, received, batch);
+    }
+
+    /// Holds a message against what the registry says of its device.
+    fn check_registered(&mut self, body: &Body<'_>) -> Result<(), Rejection> {
+        match &self.core.front.edge {
+            Some(edge) => edge.check(&self.identity, &mut self.listed, body),
+            None => Ok(()),
+        }
     }
 
     fn take_raw(

@@ -126,6 +126,19 @@ impl Rows {
         self.reading.suspect[row]
     }
 
+    /// How many rows are of devices that the registry does not list, and how many have a value that
+    /// is not as it says; none where there is no registry.
+    #[must_use]
+    pub fn doubtful(&self) -> (u64, u64) {
+        if self.profiles.registry().is_empty() {
+            return (0, 0);
+        }
+        let messages = self.reading.message.iter();
+        let unknown = messages.filter(|&&number| !self.is_known(number as usize)).count();
+        let suspect = self.reading.suspect.iter().filter(|&&suspect| suspect).count();
+        (unknown as u64, suspect as u64)
+    }
+
     /// How many messages it holds.
     #[must_use]
     pub fn messages(&self) -> usize {

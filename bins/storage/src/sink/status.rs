@@ -44,6 +44,10 @@ pub struct SinkStatus {
     pub batches: AtomicU64,
     /// Rows stored.
     pub rows: AtomicU64,
+    /// Rows stored of devices that the registry does not list, where there is one.
+    pub unknown: AtomicU64,
+    /// Rows stored whose value is not as the registry says.
+    pub suspect: AtomicU64,
     /// Bytes stored, encoded.
     pub bytes: AtomicU64,
     /// Entries committed.

@@ -109,6 +109,9 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
             }
         }
         self.status.rows.fetch_add(row_count - set_aside, Ordering::Relaxed);
+        let (unknown, suspect) = rows.doubtful();
+        self.status.unknown.fetch_add(unknown, Ordering::Relaxed);
+        self.status.suspect.fetch_add(suspect, Ordering::Relaxed);
         self.buffer.release(range);
         tracing::debug!(consumer = %self.name, %first, %last, rows = row_count, "stored a range");
         match self.sink.durability() {

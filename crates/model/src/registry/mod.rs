@@ -8,10 +8,12 @@
 //! reading that is not as it says.
 
 mod definition;
+mod load;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 pub use definition::{DataType, KeyDefinition, Violation};
+pub use load::LoadError;
 
 use crate::{Body, DeviceId, Invalid, TenantId, limits, reading::check_text};
 
