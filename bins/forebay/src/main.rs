@@ -10,6 +10,7 @@ mod config;
 mod credentials;
 mod demo;
 mod descriptors;
+mod dlq;
 mod drain;
 mod health;
 mod keys;
@@ -64,6 +65,8 @@ enum Command {
     Keys(keys::Options),
     /// Look at a queue, live or orphaned; mend or empty one that nobody has open.
     Queue(queue::Options),
+    /// Look at rows that stores refused, and send them again.
+    Dlq(dlq::Options),
     /// Check or print a configuration.
     Config(config::Options),
     /// Say whether tiers are well and ready, by exit code: a container's health check.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Tail(options) => tail::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Queue(options) => queue::run(&options),
+        Command::Dlq(options) => dlq::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Health(options) => health::run(&options),
         Command::Drain(options) => drain::run(&options),
