@@ -1,5 +1,9 @@
 //! The storage tier's settings: a sub-struct for each component, the reason beside each default.
 
+mod clickhouse;
+
+pub use clickhouse::{Clickhouse, Partition, Retention};
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -32,6 +36,8 @@ pub struct Config {
     pub registry: Registry,
     /// The Parquet lake.
     pub lake: Lake,
+    /// A ClickHouse server.
+    pub clickhouse: Clickhouse,
     /// The last values.
     pub last: Last,
     /// The live feed.
@@ -50,6 +56,7 @@ impl Default for Config {
             feed: Feed::default(),
             registry: Registry::default(),
             lake: Lake::default(),
+            clickhouse: Clickhouse::default(),
             last: Last::default(),
             live: Live::default(),
             shutdown: ShutdownSettings::default(),
@@ -303,7 +310,7 @@ impl Validate for Config {
             faults.check(fits, "tls.certificate", "TLS is for tcp:// only");
             faults.within("tls", |faults| tls.validate(faults));
         });
-        let something = self.lake.enabled || self.live.enabled;
+        let something = self.lake.enabled || self.live.enabled || self.clickhouse.enabled;
         faults.check(something, "lake.enabled", "neither the lake nor the live feed is enabled");
         faults.within("http", |faults| {
             faults.check(self.http.connections_max > 0, "connections_max", POSITIVE);
@@ -321,6 +328,7 @@ impl Validate for Config {
         });
         faults.within("auth", |faults| self.auth.validate(faults));
         faults.within("lake", |faults| self.lake.validate(faults));
+        faults.within("clickhouse", |faults| self.clickhouse.validate(faults));
         faults.within("last", |faults| {
             let often = self.last.snapshot_every.as_millis() >= 100;
             faults.check(often, "snapshot_every", "must be at least 100ms");
@@ -343,14 +351,18 @@ impl Validate for Lake {
     fn validate(&self, faults: &mut Faults) {
         faults.check(is_name(&self.consumer), "consumer", NAME);
         faults.check(self.buffer >= BUFFER_MIN, "buffer", "must be at least 256KiB");
-        faults.within("flush", |faults| {
-            let Flush { rows, held, outstanding, age } = &self.flush;
-            faults.check((1..=ROWS_MAX).contains(rows), "rows", "must be from 1 to 4194304");
-            let bounded = (1 << 16..=1 << 30).contains(&held.get());
-            faults.check(bounded, "held", "must be from 64KiB to 1GiB");
-            faults.check(outstanding.get() > 0, "outstanding", POSITIVE);
-            faults.check(!age.is_zero(), "age", POSITIVE);
-        });
+        faults.within("flush", |faults| self.flush.validate(faults));
+    }
+}
+
+impl Validate for Flush {
+    fn validate(&self, faults: &mut Faults) {
+        let Self { rows, held, outstanding, age } = self;
+        faults.check((1..=ROWS_MAX).contains(rows), "rows", "must be from 1 to 4194304");
+        let bounded = (1 << 16..=1 << 30).contains(&held.get());
+        faults.check(bounded, "held", "must be from 64KiB to 1GiB");
+        faults.check(outstanding.get() > 0, "outstanding", POSITIVE);
+        faults.check(!age.is_zero(), "age", POSITIVE);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use forebay_link::{Error, FeedEvent, Seq, Start, Subscriber, SubscriberConfig};
+use forebay_link::{Error, FeedEvent, QueueId, Seq, Start, Subscriber, SubscriberConfig};
+
+use crate::sink::Outcome;
 
 /// Entries in order.
 pub trait Source: Send + Sync + 'static {
@@ -31,6 +33,17 @@ pub trait Consumer: Source {
     /// # Errors
     /// As [`Self::prepare`].
     fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), Error>;
+
+    /// The range of this queue that the store itself was told last, first and last entry: all
+    /// before it is stored, and it is read again with exactly these bounds. `None` for a store that
+    /// keeps no such ledger.
+    ///
+    /// # Errors
+    /// What keeps the store from saying so; asked again until it does.
+    fn announced(&self, queue: QueueId) -> Result<Option<(Seq, Seq)>, Outcome> {
+        let _ = queue;
+        Ok(None)
+    }
 }
 
 impl Source for Subscriber {

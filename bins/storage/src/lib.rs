@@ -9,6 +9,7 @@
 //! | running the tier | [`Config`], [`start`], [`Running`] |
 //! | a new store | [`sink::Sink`] |
 //! | the files | [`lake`] |
+//! | tables in ClickHouse | [`clickhouse`] |
 //! | questions about what is stored | [`read`], [`last`] |
 //! | what is known of devices | [`registry`] |
 //! | events as they come | [`live`], [`http`] |
@@ -17,6 +18,7 @@
 //! again is byte for byte what was sent before.
 #![forbid(unsafe_code)]
 
+pub mod clickhouse;
 pub mod config;
 pub mod dead;
 pub mod feed;
@@ -30,6 +32,7 @@ pub mod read;
 pub mod registry;
 pub mod rows;
 pub mod sink;
+mod sinks;
 mod tier;
 
 pub use config::Config;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use forebay_access::Gate;
-use forebay_link::{Subscriber, SubscriberConfig};
+use forebay_link::SubscriberConfig;
 use forebay_ops::{
     Metrics, Shutdown,
     admin::{Admin, AdminServer},
@@ -24,18 +24,16 @@ use tokio::sync::Semaphore;
 
 use crate::{
     config::{self, Config},
-    feed::{Middle, Source},
+    feed::Middle,
     feed_link::FeedLink,
-    http::{Access, App, Limits, Server, Status, Tails, TierPoll},
-    lake::{LakeSink, split},
+    http::{Access, App, Limits, Server, Status, TierPoll},
     last::{Keeper, LastValues, restore},
     live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed},
-    metrics::{self, SinkSource},
+    metrics,
     read::LakeFiles,
     registry::{Current, follow},
-    sink::{
-        Hold, Limits as RangeLimits, RangeBuffer, SinkState, SinkStatus, SinkTask, SinkTaskConfig,
-    },
+    sink::{Hold, RangeBuffer, SinkStatus, SinkTask},
+    sinks::{self, Sinks},
 };
 
 /// How long live readers may take to be told that this process ends, and how often that is looked
@@ -44,8 +42,6 @@ const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
 const GOODBYE_LOOK: Duration = Duration::from_millis(5);
 /// Longest pause between two live readers that are sent away.
 const GOODBYE_PAUSE_MAX: Duration = Duration::from_millis(10);
-/// Name of the lake among the sinks, in metrics.
-const LAKE: &str = "lake";
 
 /// Why a storage tier could not start. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +58,14 @@ pub enum StartError {
     /// The snapshot of last values is there and cannot be read.
     #[error(transparent)]
     Snapshot(#[from] crate::last::SnapshotError),
+    /// A store's address is malformed.
+    #[error("{key}: {reason}")]
+    Store {
+        /// The setting.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A middle's address is malformed, or there is no thread for it.
     #[error(transparent)]
     Link(#[from] forebay_link::Error),
@@ -223,8 +227,15 @@ pub fn start(
     } else {
         Some(follow(&config.registry.files, &known, &Metrics::new(registry))?)
     };
-    let (sinks, tails) =
-        start_sinks(&config, registry, &link, lake.as_ref(), &known, &shutdown, &mut admin)?;
+    let mut context = sinks::Context {
+        config: &config,
+        metrics: registry,
+        link: &link,
+        known: &known,
+        shutdown: &shutdown,
+        admin: &mut admin,
+    };
+    let Sinks { tasks: sinks, tails } = sinks::start(&mut context, lake.as_ref())?;
     let middles: Vec<Middle> =
         config.middles.iter().map(|middle| live_middle(&config, &link, middle)).collect();
     let mut followers = Vec::new();
@@ -389,90 +400,12 @@ fn open_lake(config: &Config) -> Result<Option<Arc<LakeFiles>>, StartError> {
     Ok(Some(Arc::new(files)))
 }
 
-type Sinks = (Vec<(String, SinkTask)>, Tails);
-
-/// Starts the lake's sink for each middle.
-fn start_sinks(
-    config: &Config,
-    registry: &Registry,
-    link: &FeedLink,
-    lake: Option<&Arc<LakeFiles>>,
-    known: &Current,
-    shutdown: &Shutdown,
-    admin: &mut Admin,
-) -> Result<Sinks, StartError> {
-    let mut sinks = Vec::new();
-    let mut tails = Tails::default();
-    let Some(files) = lake else { return Ok((sinks, tails)) };
-    for middle in &config.middles {
-        let dir = &config.lake.dir;
-        let sink =
-            LakeSink::open(dir).map_err(|error| StartError::Lake { dir: dir.clone(), error })?;
-        let name = sink_name(LAKE, &middle.name, config.middles.len());
-        let subscriber = Arc::new(Subscriber::start(SubscriberConfig {
-            consumer: Some(config.lake.consumer.clone()),
-            buffer_bytes: config.lake.buffer.as_usize(),
-            ..link.subscriber(format!("{name}-feed"), middle)
-        })?);
-        let published = files.clone();
-        let task = SinkTaskConfig {
-            name: name.clone(),
-            limits: range_limits(&config.lake.flush),
-            registry: known.clone(),
-            dead_letters: config.lake.dead_letters.clone(),
-            stored: Box::new(move |encoded| {
-                for part in &encoded.parts {
-                    if let Some((hour, _)) = split(&part.name) {
-                        published.published(hour);
-                    }
-                }
-            }),
-        };
-        let task = SinkTask::start(task, subscriber.clone(), sink, shutdown.clone());
-        let task = task.map_err(StartError::Thread)?;
-        tails.0.push(task.buffer());
-        let status = task.status();
-        let link = subscriber.stats();
-        metrics::sink(
-            registry,
-            SinkSource {
-                sink: LAKE.to_owned(),
-                middle: middle.name.clone(),
-                status: status.clone(),
-                buffer: task.buffer(),
-                feed: subscriber as Arc<dyn Source>,
-                link,
-            },
-        )?;
-        admin.ready(name.clone(), move || match status.state() {
-            (SinkState::Alarmed | SinkState::Ended, reason) => Err(reason),
-            _ => Ok(()),
-        });
-        sinks.push((name, task));
-    }
-    Ok((sinks, tails))
-}
-
-/// A sink's name in logs and threads: the middle's is added where there are several.
-fn sink_name(sink: &str, middle: &str, middles: usize) -> String {
-    if middles == 1 { sink.to_owned() } else { format!("{sink}-{middle}") }
-}
-
 fn live_middle(config: &Config, link: &FeedLink, middle: &config::Middle) -> Middle {
     let link = SubscriberConfig {
         buffer_bytes: config.live.buffer.as_usize(),
         ..link.subscriber("live".to_owned(), middle)
     };
     Middle::new(&middle.name, link)
-}
-
-fn range_limits(flush: &config::Flush) -> RangeLimits {
-    RangeLimits {
-        rows: flush.rows,
-        held_bytes: flush.held.as_usize(),
-        outstanding_bytes: flush.outstanding.get(),
-        age: flush.age.into(),
-    }
 }
 
 fn tier_polls(http: &config::Http) -> Vec<TierPoll> {

@@ -3,7 +3,7 @@
 //! The engine comes from npm as one library (`@chdb/lib-linux-x64-gnu`, 178 MB, fetched once). A
 //! Python process loads it and runs what `clickhouse-local` runs, with the HTTP interface opened;
 //! killing that process is killing the server. It has users (`default` without a password,
-//! `forebay` with [`PASSWORD`]) and a storage policy `tiered` with the volumes `hot` and `cold`.
+//! `forebay` with [`PASSWORD`]) and a storage policy `tiered` with the volumes `default` and `cold`.
 //!
 //! It has no Keeper: replicated tables and `ON CLUSTER` cannot be tried here.
 
@@ -207,7 +207,7 @@ fn write_configuration(folder: &Path, data: &Path) -> Result<()> {
         format!(
             "<clickhouse><users_config>{}</users_config><storage_configuration>\
              <disks><cold><type>local</type><path>{}/</path></cold></disks>\
-             <policies><tiered><volumes><hot><disk>default</disk></hot>\
+             <policies><tiered><volumes><default><disk>default</disk></default>\
              <cold><disk>cold</disk></cold></volumes></tiered></policies>\
              </storage_configuration></clickhouse>\n",
             users.display(),
@@ -247,6 +247,6 @@ mod tests {
         assert_eq!(server.query("SELECT sum(n) FROM kept").unwrap(), "3");
         let policy = "SELECT groupArray(volume_name) FROM system.storage_policies \
                       WHERE policy_name = 'tiered'";
-        assert_eq!(server.query(policy).unwrap(), "['hot','cold']");
+        assert_eq!(server.query(policy).unwrap(), "['default','cold']");
     }
 }

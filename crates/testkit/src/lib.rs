@@ -6,6 +6,7 @@
 //! | a real peer from PyPI, npm or Debian | [`python::venv`], [`node::packages`], [`debian::package`] |
 //! | a real store | [`clickhouse::ClickHouse`] |
 //! | a request to a server | [`http`] |
+//! | what the documents say to type | [`documents`] |
 //! | a process to kill | [`Child`] |
 //! | a condition with a deadline | [`wait_until`] |
 //! | a port that nobody has | [`Port`] |
@@ -22,6 +23,7 @@ pub mod certificates;
 mod child;
 pub mod clickhouse;
 pub mod debian;
+pub mod documents;
 pub mod http;
 mod loop_mount;
 mod memory;

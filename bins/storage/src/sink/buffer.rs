@@ -62,8 +62,9 @@ pub(super) struct State {
     sealed: VecDeque<Arc<Sealed>>,
     /// A cleared batch to fill next, so that its memory is used again.
     spare: Option<Rows>,
-    /// The open range must end exactly here: it was announced before a restart, with this plan.
-    announced: Option<Pending>,
+    /// Ranges that were announced before, in order: none is cut, none is joined to what lies
+    /// around it.
+    announced: VecDeque<Pending>,
     finished: bool,
 }
 
@@ -95,7 +96,7 @@ impl RangeBuffer {
             open_meta: Meta::default(),
             sealed: VecDeque::new(),
             spare: None,
-            announced: None,
+            announced: VecDeque::new(),
             finished: false,
         };
         Self { limits, registry, state: Mutex::new(state), changed: Condvar::new() }
@@ -105,13 +106,13 @@ impl RangeBuffer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts reading a queue; `announced` is a range announced before.
-    pub(super) fn open_queue(&self, queue: QueueId, announced: Option<Pending>) {
+    /// Starts reading a queue; `announced` are ranges announced before, in order.
+    pub(super) fn open_queue(&self, queue: QueueId, announced: Vec<Pending>) {
         let mut state = self.lock();
         debug_assert!(state.open.span().is_none(), "the range of the old queue was closed");
         state.open.clear(queue);
         state.open.describe_by(self.registry.get());
-        state.announced = announced;
+        state.announced = announced.into();
     }
 
     /// When an open range is closed.
@@ -125,21 +126,25 @@ impl RangeBuffer {
         let state = self.lock();
         let opened = state.open_meta.opened?;
         // An announced range is not cut short: it must be exactly what it was.
-        let due = state.announced.is_none();
+        let due = state.in_announced().is_none();
         due.then(|| age.saturating_sub(opened.elapsed()))
     }
 
     /// Whether the open range must be closed before it takes the entry `next`.
     pub(super) fn is_due(&self, state: &State, next: Option<Seq>) -> bool {
         let Some((_, last)) = state.open.span() else { return false };
-        match state.announced.as_ref().map(|pending| pending.end) {
-            Some(seal_at) => last >= seal_at || next.is_some_and(|next| next > seal_at),
-            None => {
-                state.open.len() >= self.limits.rows
-                    || state.open_meta.entry_bytes >= self.limits.outstanding_bytes
-                    || state.open.held_bytes() >= self.limits.held_bytes
+        if let Some(pending) = state.in_announced() {
+            return last >= pending.end || next.is_some_and(|next| next > pending.end);
+        }
+        if let Some(pending) = state.announced.front() {
+            let begins = |next: Seq| last < pending.start && next >= pending.start;
+            if next.is_some_and(begins) {
+                return true;
             }
         }
+        state.open.len() >= self.limits.rows
+            || state.open_meta.entry_bytes >= self.limits.outstanding_bytes
+            || state.open.held_bytes() >= self.limits.held_bytes
     }
 
     /// Closes the open range, once there is room for it among the closed.
@@ -159,6 +164,7 @@ impl RangeBuffer {
             return true;
         }
         let queue = state.open.queue();
+        let announced = state.in_announced().cloned();
         let next = state.spare.take().unwrap_or_else(|| self.limits.room(queue));
         let rows = std::mem::replace(&mut state.open, next);
         state.open.clear(queue);
@@ -166,8 +172,10 @@ impl RangeBuffer {
         let meta = std::mem::take(&mut state.open_meta);
         let last = rows.span().map(|(_, last)| last);
         // An announced range that is cut short by another queue keeps no plan.
-        let announced = state.announced.take().filter(|pending| last == Some(pending.end));
+        let announced = announced.filter(|pending| last == Some(pending.end));
         let plan = announced.map(|pending| pending.plan).unwrap_or_default();
+        // Also those that were passed over because the feed no longer has them.
+        state.announced.retain(|pending| last.is_none_or(|last| pending.end > last));
         state.sealed.push_back(Arc::new(Sealed { rows, first_us: meta.first_us, plan }));
         self.changed.notify_all();
         true
@@ -234,6 +242,12 @@ impl RangeBuffer {
 }
 
 impl State {
+    /// The announced range that the open one is or begins with.
+    fn in_announced(&self) -> Option<&Pending> {
+        let (opened, _) = self.open.span()?;
+        self.announced.front().filter(|pending| (pending.start..=pending.end).contains(&opened))
+    }
+
     /// Notes an entry that was appended to or skipped in the open range.
     pub(super) fn took(&mut self, time_us: u64, bytes: usize) {
         if self.open_meta.opened.is_none() {

@@ -9,10 +9,10 @@ use std::{
 
 use forebay_link::{Error, FeedEvent, Opened, QueueId, Record, RecordBatch, Seq};
 use forebay_ops::Shutdown;
-use forebay_wire::feed::Stored;
+use forebay_wire::feed::{Pending, Stored};
 
 use super::{
-    Backoff, DeadLetters, RangeBuffer, SinkState, SinkStatus,
+    Backoff, DeadLetters, Outcome, RangeBuffer, SinkState, SinkStatus,
     buffer::State,
     task::{Hold, Stop},
 };
@@ -138,14 +138,52 @@ impl<C: Consumer> Reader<C> {
             tracing::warn!(consumer = %self.name, queue = %opened.queue, "the middle has another queue");
         }
         *queue = Some(opened.queue);
-        if let Some(pending) = &opened.pending {
+        let Some(announced) = self.announced(opened) else { return };
+        for pending in &announced {
             tracing::info!(consumer = %self.name, first = %pending.start, last = %pending.end,
-                "repeating the range that was announced and not committed");
+                "repeating the range that was announced and perhaps not stored");
         }
         self.status.set_received(opened.after);
         self.status.set_committed(opened.after);
-        self.buffer.open_queue(opened.queue, opened.pending.clone());
+        self.buffer.open_queue(opened.queue, announced);
         self.stop.set_queue(opened.queue);
+    }
+
+    /// The ranges above the cursor that must be read again as they were, in order; `None` at a
+    /// stop. The middle knows one, and a store that keeps a ledger perhaps another.
+    fn announced(&self, opened: &Opened) -> Option<Vec<Pending>> {
+        let (mut backoff, mut human) = (Backoff::default(), Backoff::for_human());
+        let stored = loop {
+            let (state, wait, reason) = match self.consumer.announced(opened.queue) {
+                Ok(stored) => break stored,
+                Err(Outcome::Misconfigured(reason) | Outcome::Poison(reason)) => {
+                    (SinkState::Alarmed, human.wait(), reason)
+                }
+                Err(Outcome::Transient(reason)) => (SinkState::Retrying, backoff.wait(), reason),
+                Err(Outcome::Ack) => break None,
+            };
+            if self.status.set_state(state, &reason) {
+                let consumer = &self.name;
+                tracing::error!(%consumer, reason, "a store does not say what it was sent last");
+            }
+            if self.stop.wait(wait) {
+                return None;
+            }
+        };
+        if self.status.set_state(SinkState::Running, "") {
+            tracing::info!(consumer = %self.name, "a sink goes on");
+        }
+        let mut announced: Vec<Pending> = opened.pending.iter().cloned().collect();
+        if let Some((start, end)) = stored.filter(|&(_, end)| end > opened.after) {
+            let same = |pending: &Pending| (pending.start, pending.end) == (start, end);
+            if !announced.iter().any(same) {
+                // Where they overlap, the store was sent its own later, and the other never.
+                announced.retain(|pending| end < pending.start || pending.end < start);
+                announced.push(Pending { start, end, plan: Vec::new() });
+                announced.sort_unstable_by_key(|pending| pending.start);
+            }
+        }
+        Some(announced)
     }
 
     fn append(&self, batch: &RecordBatch) {

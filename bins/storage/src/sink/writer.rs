@@ -14,8 +14,8 @@ use std::{
 use forebay_link::Error;
 
 use super::{
-    Backoff, DeadLetters, Durability, Encoded, Letter, Outcome, RangeBuffer, Sink, SinkState,
-    SinkStatus, Token, TokenPiece,
+    Backoff, DeadLetters, Durability, Encoded, Letter, Outcome, RangeBuffer, Sending, Sink,
+    SinkState, SinkStatus, Token, TokenPiece,
     bisect::{Bisection, PLAN_WHOLE, SUSPECTS_MAX, Step, Suspect},
     buffer::Sealed,
     task::Stop,
@@ -46,6 +46,20 @@ pub(super) struct Writer<C, S> {
 
 /// The thread was told to stop, or another process has taken over.
 struct Stopped;
+
+/// How soon a stop is noticed while a store that hangs is waited for.
+const STOP_LOOK: Duration = Duration::from_millis(100);
+
+/// The store's answer; at a stop the block is left to the next start, whatever became of it.
+async fn unless_stopped(stop: &Stop, mut sending: Sending<'_>) -> Result<Outcome, Stopped> {
+    loop {
+        match tokio::time::timeout(STOP_LOOK, &mut sending).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(_) if stop.is_set() => return Err(Stopped),
+            Err(_) => {}
+        }
+    }
+}
 
 impl<C: Consumer, S: Sink> Writer<C, S> {
     pub(super) fn run(mut self) {
@@ -148,7 +162,8 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
             }
         };
         loop {
-            match runtime.block_on(self.sink.send(&encoded, token)) {
+            let sending = self.sink.send(&encoded, token);
+            match runtime.block_on(unless_stopped(&self.stop, sending))? {
                 Outcome::Ack => {
                     self.mended();
                     self.refused_in_a_row = 0;

@@ -5,6 +5,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "clickhouse")]
+pub mod clickhouse;
 pub mod rows;
 
 use std::{
