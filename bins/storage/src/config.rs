@@ -1,8 +1,14 @@
 //! The storage tier's settings: a sub-struct for each component, the reason beside each default.
 
 mod clickhouse;
+mod postgres;
+mod redis;
+mod remote_write;
 
-pub use clickhouse::{Clickhouse, Partition, Retention};
+pub use self::clickhouse::{Clickhouse, Partition, Retention};
+pub use self::postgres::Postgres;
+pub use self::redis::Redis;
+pub use remote_write::RemoteWrite;
 
 use std::{
     collections::BTreeMap,
@@ -38,6 +44,12 @@ pub struct Config {
     pub lake: Lake,
     /// A ClickHouse server.
     pub clickhouse: Clickhouse,
+    /// Rows in PostgreSQL.
+    pub postgres: Postgres,
+    /// Numbers in VictoriaMetrics, or at another endpoint of Prometheus remote write.
+    pub remote_write: RemoteWrite,
+    /// Last values in Redis or Valkey.
+    pub redis: Redis,
     /// The last values.
     pub last: Last,
     /// The live feed.
@@ -57,6 +69,9 @@ impl Default for Config {
             registry: Registry::default(),
             lake: Lake::default(),
             clickhouse: Clickhouse::default(),
+            postgres: Postgres::default(),
+            remote_write: RemoteWrite::default(),
+            redis: Redis::default(),
             last: Last::default(),
             live: Live::default(),
             shutdown: ShutdownSettings::default(),
@@ -310,8 +325,15 @@ impl Validate for Config {
             faults.check(fits, "tls.certificate", "TLS is for tcp:// only");
             faults.within("tls", |faults| tls.validate(faults));
         });
-        let something = self.lake.enabled || self.live.enabled || self.clickhouse.enabled;
-        faults.check(something, "lake.enabled", "neither the lake nor the live feed is enabled");
+        let stores = [
+            self.lake.enabled,
+            self.clickhouse.enabled,
+            self.postgres.enabled,
+            self.remote_write.enabled,
+            self.redis.enabled,
+        ];
+        let something = self.live.enabled || stores.contains(&true);
+        faults.check(something, "lake.enabled", "neither a store nor the live feed is enabled");
         faults.within("http", |faults| {
             faults.check(self.http.connections_max > 0, "connections_max", POSITIVE);
             faults.check(self.http.queries_max > 0, "queries_max", POSITIVE);
@@ -329,6 +351,9 @@ impl Validate for Config {
         faults.within("auth", |faults| self.auth.validate(faults));
         faults.within("lake", |faults| self.lake.validate(faults));
         faults.within("clickhouse", |faults| self.clickhouse.validate(faults));
+        faults.within("postgres", |faults| self.postgres.validate(faults));
+        faults.within("remote_write", |faults| self.remote_write.validate(faults));
+        faults.within("redis", |faults| self.redis.validate(faults));
         faults.within("last", |faults| {
             let often = self.last.snapshot_every.as_millis() >= 100;
             faults.check(often, "snapshot_every", "must be at least 100ms");

@@ -28,8 +28,14 @@ pub mod lake;
 pub mod last;
 pub mod live;
 mod metrics;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod read;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod registry;
+#[cfg(feature = "remote-write")]
+pub mod remote_write;
 pub mod rows;
 pub mod sink;
 mod sinks;

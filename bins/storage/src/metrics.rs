@@ -98,6 +98,51 @@ pub(crate) fn sink(registry: &Registry, source: SinkSource) -> Result<(), Metric
     })
 }
 
+/// Registers what remote write leaves out.
+///
+/// # Errors
+/// Another sink of this registry has the same name.
+#[cfg(feature = "remote-write")]
+pub(crate) fn remote_write(
+    registry: &Registry,
+    middle: &str,
+    left_out: Arc<crate::remote_write::LeftOut>,
+) -> Result<(), MetricsError> {
+    let metrics = Metrics::new(registry).with_label("middle", middle);
+    let mut scrape = metrics.scrape();
+    let not_applicable = scrape.total(
+        "forebay_storage_remote_write_not_applicable_rows_total",
+        "Rows that hold no number: texts and opaque payloads.",
+    )?;
+    let merged = scrape.total(
+        "forebay_storage_remote_write_merged_samples_total",
+        "Samples left out for a later one of the same series, range and millisecond.",
+    )?;
+    scrape.register(move || {
+        not_applicable.set(left_out.not_applicable.load(Ordering::Relaxed));
+        merged.set(left_out.merged.load(Ordering::Relaxed));
+    })
+}
+
+/// Registers what Redis is not sent.
+///
+/// # Errors
+/// Another sink of this registry has the same name.
+#[cfg(feature = "redis")]
+pub(crate) fn redis(
+    registry: &Registry,
+    middle: &str,
+    not_applicable: Arc<std::sync::atomic::AtomicU64>,
+) -> Result<(), MetricsError> {
+    let metrics = Metrics::new(registry).with_label("middle", middle);
+    let mut scrape = metrics.scrape();
+    let rows = scrape.total(
+        "forebay_storage_redis_not_applicable_rows_total",
+        "Rows that have no key, and so no last value: opaque payloads.",
+    )?;
+    scrape.register(move || rows.set(not_applicable.load(Ordering::Relaxed)))
+}
+
 /// Registers what is measured of the live feed of one middle.
 ///
 /// # Errors

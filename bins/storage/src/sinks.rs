@@ -56,6 +56,12 @@ pub(crate) fn start(
     }
     #[cfg(feature = "clickhouse")]
     start_clickhouse(context, &mut sinks)?;
+    #[cfg(feature = "postgres")]
+    start_postgres(context, &mut sinks)?;
+    #[cfg(feature = "remote-write")]
+    start_remote_write(context, &mut sinks)?;
+    #[cfg(feature = "redis")]
+    start_redis(context, &mut sinks)?;
     Ok(sinks)
 }
 
@@ -105,6 +111,69 @@ fn start_clickhouse(context: &mut Context<'_>, sinks: &mut Sinks) -> Result<(), 
         };
         let pair = |feed| crate::clickhouse::consumer_and_sink(feed, clickhouse);
         sinks.tasks.push(start_pair(context, middle, store, pair)?);
+    }
+    Ok(())
+}
+
+#[cfg(feature = "postgres")]
+fn start_postgres(context: &mut Context<'_>, sinks: &mut Sinks) -> Result<(), StartError> {
+    let postgres = &context.config.postgres;
+    if !postgres.enabled {
+        return Ok(());
+    }
+    for middle in &context.config.middles {
+        let store = Store {
+            name: "postgres",
+            consumer: &postgres.consumer,
+            flush: &postgres.flush,
+            buffer_bytes: postgres.buffer.as_usize(),
+            stored: Box::new(|_| {}),
+        };
+        let sink = crate::postgres::PostgresSink::new(postgres);
+        sinks.tasks.push(start_task(context, middle, store, sink)?);
+    }
+    Ok(())
+}
+
+#[cfg(feature = "remote-write")]
+fn start_remote_write(context: &mut Context<'_>, sinks: &mut Sinks) -> Result<(), StartError> {
+    let remote_write = &context.config.remote_write;
+    if !remote_write.enabled {
+        return Ok(());
+    }
+    for middle in &context.config.middles {
+        let store = Store {
+            name: "remote-write",
+            consumer: &remote_write.consumer,
+            flush: &remote_write.flush,
+            buffer_bytes: remote_write.buffer.as_usize(),
+            stored: Box::new(|_| {}),
+        };
+        let sink = crate::remote_write::RemoteWriteSink::new(remote_write)
+            .map_err(|reason| StartError::Store { key: "remote_write.url", reason })?;
+        metrics::remote_write(context.metrics, &middle.name, sink.left_out())?;
+        sinks.tasks.push(start_task(context, middle, store, sink)?);
+    }
+    Ok(())
+}
+
+#[cfg(feature = "redis")]
+fn start_redis(context: &mut Context<'_>, sinks: &mut Sinks) -> Result<(), StartError> {
+    let redis = &context.config.redis;
+    if !redis.enabled {
+        return Ok(());
+    }
+    for middle in &context.config.middles {
+        let store = Store {
+            name: "redis",
+            consumer: &redis.consumer,
+            flush: &redis.flush,
+            buffer_bytes: redis.buffer.as_usize(),
+            stored: Box::new(|_| {}),
+        };
+        let sink = crate::redis::RedisSink::new(redis);
+        metrics::redis(context.metrics, &middle.name, sink.not_applicable())?;
+        sinks.tasks.push(start_task(context, middle, store, sink)?);
     }
     Ok(())
 }

@@ -15,6 +15,9 @@ const TAIL_LINES: usize = 40;
 /// Between two looks at a process that is to end.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Longest wait for a process to notice that it is stopped.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// A running process whose stdout and stderr go to a file.
 ///
 /// Dropped, it is killed by its pid; if the test is failing then, the end of its log is printed.
@@ -97,6 +100,24 @@ impl Child {
         Ok(())
     }
 
+    /// Lets it hang (SIGSTOP) until [`Self::resume`]; on return it does nothing any more.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        wait_until_stopped(self.pid());
+        Ok(())
+    }
+
+    /// Ends a [`Self::pause`].
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     /// Kills it as a power cut of the process would (SIGKILL), and waits until it is gone.
     ///
     /// # Errors
@@ -150,6 +171,23 @@ impl Drop for Child {
             let _ =
                 writeln!(std::io::stderr(), "--- end of the log of {}:\n{tail}\n---", self.name);
         }
+    }
+}
+
+/// Waits, not for ever, until every thread of a process that was sent SIGSTOP has stopped: on a busy
+/// machine each goes on until it is its turn to notice.
+pub(crate) fn wait_until_stopped(pid: u32) {
+    let end = Instant::now() + STOP_TIME_MAX;
+    let is_stopped = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // After the name, which may hold anything.
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+    };
+    while let Ok(mut threads) = std::fs::read_dir(format!("/proc/{pid}/task")) {
+        if threads.all(|thread| thread.is_ok_and(is_stopped)) || Instant::now() > end {
+            return;
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

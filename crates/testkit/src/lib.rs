@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | something that this machine lacks | [`skip`], [`or_skip`] |
 //! | a real peer from PyPI, npm or Debian | [`python::venv`], [`node::packages`], [`debian::package`] |
-//! | a real store | [`clickhouse::ClickHouse`] |
+//! | a real store | [`clickhouse::ClickHouse`], [`postgres::Postgres`], [`Victoria`], [`Redis`] |
 //! | a request to a server | [`http`] |
 //! | what the documents say to type | [`documents`] |
 //! | a process to kill | [`Child`] |
@@ -30,16 +30,21 @@ mod memory;
 pub mod netns;
 pub mod node;
 mod port;
+pub mod postgres;
 pub mod python;
+mod redis;
 #[cfg(target_arch = "x86_64")]
 pub mod single_step;
 mod skip;
 mod sys;
+mod victoria;
 mod wait;
 
+pub use self::redis::Redis;
 pub use child::Child;
 pub use loop_mount::{Filesystem, LoopMount};
 pub use memory::rss_anon;
 pub use port::Port;
 pub use skip::{or_skip, skip};
+pub use victoria::Victoria;
 pub use wait::wait_until;

@@ -74,8 +74,16 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         };
         let buffer = self.buffer.clone();
         let stop = self.stop.clone();
-        while let Some(range) = buffer.oldest(&|| stop.is_set()) {
-            if self.store(&runtime, range).is_err() {
+        loop {
+            let due = self.held_back.front().map(|(due, ..)| *due);
+            let is_due = || due.is_some_and(|due| due <= Instant::now());
+            let done = match buffer.oldest(&|| stop.is_set() || is_due()) {
+                Some(range) => self.store(&runtime, range),
+                // The next range may be long in coming: the cursor does not wait for it.
+                None if is_due() && !stop.is_set() => self.commit_held_back(false),
+                None => break,
+            };
+            if done.is_err() {
                 break;
             }
         }
@@ -100,7 +108,12 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         if rows.is_empty() {
             // Nothing but position markers: there is nothing to send, only to pass.
             self.buffer.release(range);
-            return self.commit(token, entries);
+            if self.held_back.is_empty() {
+                return self.commit(token, entries);
+            }
+            // Not before those that are held back.
+            self.held_back.push_back((Instant::now(), token, entries));
+            return Ok(());
         }
         let mut wait = Backoff::for_human();
         let cut = loop {

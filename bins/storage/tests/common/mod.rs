@@ -101,6 +101,15 @@ impl Log {
         contents.reclaimed = upto;
     }
 
+    /// Forgets a consumer's cursor and range: it reads everything again. Its session stays, so that
+    /// an older one is fenced all the same.
+    pub fn forget(&self, consumer: &str) {
+        let mut contents = self.lock();
+        let state = contents.consumers.entry(consumer.to_owned()).or_default();
+        state.committed = Seq::ZERO;
+        state.pending = None;
+    }
+
     /// Whether the middle answers announcements and commits.
     pub fn set_away(&self, away: bool) {
         self.lock().away = away;

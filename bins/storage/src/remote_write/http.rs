@@ -1,0 +1,153 @@
+//! One HTTP/1.1 connection to the endpoint, made anew when it broke.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Request, Uri,
+    client::conn::http1::{self, SendRequest},
+    header,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::JoinHandle};
+
+/// Of an answer's body, which says what is wrong.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+const BODY_CHARACTERS_MAX: usize = 300;
+
+/// What the endpoint said.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// How long to leave it alone, if it said so in seconds.
+    pub(super) retry_after: Option<Duration>,
+    /// The beginning of the body.
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.body)
+    }
+}
+
+/// Where samples are posted to.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    address: (String, u16),
+    host: String,
+    path: String,
+    timeout: Duration,
+    open: Option<(SendRequest<Full<Bytes>>, JoinHandle<()>)>,
+}
+
+impl Endpoint {
+    pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+        let host = uri.host().ok_or_else(|| format!("{url:?} names no host"))?.to_owned();
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if authority.contains('@') {
+            return Err("remote write takes credentials from token_file, not the URL".to_owned());
+        }
+        Ok(Self {
+            // Brackets belong to the URL, not to the address.
+            address: (host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(80)),
+            host: authority.to_owned(),
+            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            timeout,
+            open: None,
+        })
+    }
+
+    /// Posts one compressed request and reads the answer.
+    ///
+    /// # Errors
+    /// There was none in time; whether the endpoint has the samples is unknown.
+    pub(super) async fn post(
+        &mut self,
+        body: &Bytes,
+        token: Option<&str>,
+    ) -> Result<Answer, String> {
+        // A connection that was idle may have been closed: then once more, on a new one.
+        let idle = self.open.as_ref().is_some_and(|(sender, _)| !sender.is_closed());
+        let tried = tokio::time::timeout(self.timeout, self.exchange(body, token)).await;
+        let failed = match tried {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                self.close();
+                return Err(format!("no answer within {:?}", self.timeout));
+            }
+        };
+        self.close();
+        if !idle {
+            return Err(failed);
+        }
+        let tried = tokio::time::timeout(self.timeout, self.exchange(body, token)).await;
+        let answer = tried.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout)));
+        if answer.is_err() {
+            self.close();
+        }
+        answer
+    }
+
+    async fn exchange(&mut self, body: &Bytes, token: Option<&str>) -> Result<Answer, String> {
+        let mut request = Request::post(&self.path)
+            .header(header::HOST, &self.host)
+            .header(header::CONTENT_TYPE, "application/x-protobuf")
+            .header(header::CONTENT_ENCODING, "snappy")
+            .header(header::USER_AGENT, concat!("forebay/", env!("CARGO_PKG_VERSION")))
+            .header("X-Prometheus-Remote-Write-Version", "0.1.0");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request =
+            request.body(Full::new(body.clone())).map_err(|error| format!("request: {error}"))?;
+        let sender = self.connected().await?;
+        sender.ready().await.map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let (head, body) = response.into_parts();
+        let retry_after = head.headers.get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+        let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = String::from_utf8_lossy(&body);
+        Ok(Answer {
+            status: head.status.as_u16(),
+            retry_after: retry_after.map(Duration::from_secs),
+            body: body.trim().chars().take(BODY_CHARACTERS_MAX).collect(),
+        })
+    }
+
+    async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, String> {
+        if self.open.as_ref().is_none_or(|(sender, _)| sender.is_closed()) {
+            self.close();
+            let (host, port) = &self.address;
+            let stream = TcpStream::connect((host.as_str(), *port)).await;
+            let stream = stream.map_err(|error| format!("{host}:{port}: {error}"))?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let (sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+            let driver = tokio::spawn(async move {
+                // What ends it is said to whoever sends.
+                let _ = connection.await;
+            });
+            self.open = Some((sender, driver));
+        }
+        let open = self.open.as_mut().map(|(sender, _)| sender);
+        open.ok_or_else(|| "the connection went away".to_owned())
+    }
+
+    fn close(&mut self) {
+        if let Some((_, driver)) = self.open.take() {
+            driver.abort();
+        }
+    }
+}

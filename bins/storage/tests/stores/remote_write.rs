@@ -1,0 +1,227 @@
+//! VictoriaMetrics: every number is there, once in effect, and none is lost within the hold-back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    time::Duration,
+};
+
+use forebay_storage::{config, remote_write::RemoteWriteSink, sink::Outcome};
+use forebay_testkit::{Victoria, or_skip};
+
+use crate::{
+    common::{
+        Log, Served, eventually,
+        rows::{OwnedCell, OwnedRow, all_rows, messages, simple},
+    },
+    fixture::{misconfigured, poison, rows, runtime, send_on, transient},
+    process::storage,
+};
+
+/// What the documentation tells to set.
+pub(crate) const FLAGS: [&str; 2] = ["-dedup.minScrapeInterval=1ms", "-retentionPeriod=100y"];
+
+pub(crate) fn settings(server: &Victoria) -> config::RemoteWrite {
+    config::RemoteWrite {
+        enabled: true,
+        url: format!("http://{}/api/v1/write", server.address()),
+        timeout: forebay_ops::Duration::from_secs(1),
+        ..config::RemoteWrite::default()
+    }
+}
+
+/// A series, and its samples by millisecond.
+type Samples = BTreeMap<(String, i64), f64>;
+
+/// Everything the server shows. `duplicates` are those of one series and millisecond.
+fn held(server: &Victoria) -> (Samples, usize) {
+    let (mut samples, mut duplicates) = (Samples::new(), 0);
+    let body = server.get("/api/v1/export?match[]=%7B__name__!=%22%22%7D").unwrap();
+    for line in body.lines() {
+        let series: serde_json::Value = serde_json::from_str(line).unwrap();
+        let label = |name: &str| series["metric"][name].as_str().unwrap_or("-").to_owned();
+        let name = ["__name__", "tenant", "device", "key", "location", "unit"].map(label).join(" ");
+        let values = series["values"].as_array().unwrap();
+        for (time, value) in series["timestamps"].as_array().unwrap().iter().zip(values) {
+            let place = (name.clone(), time.as_i64().unwrap());
+            duplicates += usize::from(samples.insert(place, value.as_f64().unwrap()).is_some());
+        }
+    }
+    (samples, duplicates)
+}
+
+/// What it must show; of one series and millisecond the sample that came last.
+fn expected<'a>(all: impl IntoIterator<Item = &'a OwnedRow>) -> Samples {
+    let mut samples = Samples::new();
+    for row in all {
+        let value = match row.value {
+            OwnedCell::Float(number) => number,
+            OwnedCell::Int(number) => number as f64,
+            OwnedCell::Bool(on) => f64::from(u8::from(on)),
+            _ => continue,
+        };
+        let key = row.key.as_deref().unwrap();
+        let metric = key.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let unit = row.unit.as_deref().unwrap_or("-");
+        let location = if row.device == "device-0" { "cellar" } else { "-" };
+        let name = format!("{metric} {} {} {key} {location} {unit}", row.tenant, row.device);
+        samples.insert((name, row.at_us().div_euclid(1000)), value);
+    }
+    samples
+}
+
+#[test]
+fn victoria_shows_every_number_once_however_often_it_was_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = or_skip(Victoria::start(folder.path(), &FLAGS)) else { return };
+    let (sent, runtime) = (messages(7, 2000), runtime());
+    let config = config::RemoteWrite { samples: 300, ..settings(&server) };
+    let mut sink = RemoteWriteSink::new(&config).unwrap();
+    let left_out = sink.left_out();
+    for range in [0..900, 0..900, 500..2000, 0..2000] {
+        assert_eq!(send_on(&runtime, &mut sink, &rows(&sent, range)), Outcome::Ack);
+    }
+    let all = all_rows(&sent);
+    let wanted = expected(&all);
+    eventually("all samples can be queried", || held(&server).0.len() >= wanted.len());
+    assert_eq!(held(&server), (wanted, 0));
+    let texts = all.iter().filter(|row| matches!(row.value, OwnedCell::Text(_))).count();
+    let opaque = all.iter().filter(|row| row.key.is_none()).count();
+    let not_applicable = left_out.not_applicable.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(not_applicable >= (texts + opaque) as u64, "{not_applicable}");
+}
+
+#[test]
+fn samples_that_victoria_forgets_when_killed_come_again_within_the_hold_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut server) = or_skip(Victoria::start(folder.path(), &FLAGS)) else { return };
+    let log = Log::new(3);
+    let served = Served::start(&log);
+    let sent: Vec<_> = (1..=3000).map(|seq| simple("d", seq, seq as f64)).collect();
+    let section = format!(
+        "[remote_write]\nenabled = true\nurl = \"http://{}/api/v1/write\"\nhold_back = \"12s\"\n\
+         flush = {{ rows = 500, age = \"50ms\" }}\n",
+        server.address()
+    );
+    let mut writer = storage("storage", &folder.path().join("a"), &served, &section);
+    log.append_all(&sent[..2000]);
+    eventually("the samples are acked", || {
+        held(&server).0.len() == 2000 && log.state("remote-write").committed.get() == 0
+    });
+    // Both at once, as a node goes: what was acked is gone from the server.
+    server.kill().unwrap();
+    writer.kill().unwrap();
+    server.restart().unwrap();
+    let survived = held(&server).0.len();
+    log.append_all(&sent[2000..]);
+    let mut writer = storage("storage", &folder.path().join("b"), &served, &section);
+    eventually("all is acked", || held(&server).0.len() == 3000);
+    server.kill().unwrap();
+    server.restart().unwrap();
+    let again = held(&server).0.len();
+    println!("after the kills the server had {survived} of 2000 and {again} of 3000");
+    assert!(survived < 2000 || again < 3000, "this server's answer was durable: no hold-back");
+    // The storage process lives, and so does not send again by itself: its own restart does.
+    writer.kill().unwrap();
+    let mut writer = storage("storage", &folder.path().join("c"), &served, &section);
+    eventually("all is acked again", || held(&server).0.len() == 3000);
+    // Without a further range: the cursor moves when the hold-back ends.
+    eventually("it is committed", || log.state("remote-write").committed == log.head());
+    writer.terminate(Duration::from_secs(25)).unwrap();
+    server.kill().unwrap();
+    server.restart().unwrap();
+    eventually("all is there", || held(&server).0.len() == 3000);
+    assert_eq!(held(&server), (expected(&all_rows(&sent)), 0));
+}
+
+/// Answers each request with the next of these heads, on a connection of its own.
+fn answering(heads: &'static [&'static str]) -> (String, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/api/v1/write", listener.local_addr().unwrap());
+    let thread = std::thread::spawn(move || {
+        for head in heads {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            while !ended(&request) {
+                let count = stream.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..count]);
+            }
+            let request = String::from_utf8_lossy(&request).to_ascii_lowercase();
+            for header in ["content-encoding: snappy", "x-prometheus-remote-write-version: 0.1.0"] {
+                assert!(request.contains(header), "{request}");
+            }
+            write!(stream, "HTTP/1.1 {head}\r\nconnection: close\r\n\r\nwhy").unwrap();
+        }
+    });
+    (url, thread)
+}
+
+fn ended(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some(head) = text.find("\r\n\r\n") else { return false };
+    let length = text.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let head = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head);
+    request.len() >= head + 4 + length.parse::<usize>().unwrap()
+}
+
+#[test]
+fn answers_of_an_endpoint_are_told_apart_and_its_wish_to_rest_is_kept() {
+    let (url, server) = answering(&[
+        "503 Busy\r\nretry-after: 1",
+        "401 No",
+        "400 Bad",
+        "429 Slow\r\nretry-after: 0",
+        "204 Done",
+    ]);
+    let runtime = runtime();
+    let config = config::RemoteWrite {
+        url,
+        timeout: forebay_ops::Duration::from_secs(5),
+        ..config::RemoteWrite::default()
+    };
+    let mut sink = RemoteWriteSink::new(&config).unwrap();
+    let block = rows(&[simple("d", 1, 1.0)], 0..1);
+    transient(send_on(&runtime, &mut sink, &block));
+    // Asked to rest for a second: these are not sent.
+    let mut rested = BTreeSet::new();
+    let answer = loop {
+        match send_on(&runtime, &mut sink, &block) {
+            Outcome::Transient(reason) => drop(rested.insert(reason)),
+            other => break other,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(rested.iter().all(|reason| reason.contains("asked to wait")), "{rested:?}");
+    assert!(!rested.is_empty());
+    misconfigured(answer);
+    poison(send_on(&runtime, &mut sink, &block));
+    transient(send_on(&runtime, &mut sink, &block));
+    assert_eq!(send_on(&runtime, &mut sink, &block), Outcome::Ack);
+    server.join().unwrap();
+    transient(send_on(&runtime, &mut sink, &block));
+}
+
+#[test]
+fn what_is_wrong_with_victoria_is_told_apart_and_mends_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut server) = or_skip(Victoria::start(folder.path(), &FLAGS)) else { return };
+    let (runtime, block) = (runtime(), rows(&[simple("d", 1, 1.0)], 0..1));
+    let elsewhere = config::RemoteWrite {
+        url: format!("http://{}/nowhere", server.address()),
+        ..settings(&server)
+    };
+    let mut lost = RemoteWriteSink::new(&elsewhere).unwrap();
+    misconfigured(send_on(&runtime, &mut lost, &block));
+    let mut sink = RemoteWriteSink::new(&settings(&server)).unwrap();
+    assert_eq!(send_on(&runtime, &mut sink, &block), Outcome::Ack);
+    server.set_paused(true).unwrap();
+    transient(send_on(&runtime, &mut sink, &block));
+    server.set_paused(false).unwrap();
+    assert_eq!(send_on(&runtime, &mut sink, &block), Outcome::Ack);
+    server.stop().unwrap();
+    transient(send_on(&runtime, &mut sink, &block));
+    server.restart().unwrap();
+    assert_eq!(send_on(&runtime, &mut sink, &block), Outcome::Ack);
+}
