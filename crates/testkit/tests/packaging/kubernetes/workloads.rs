@@ -250,8 +250,11 @@ fn the_drain_job_opens_the_rings_of_a_front_and_sends_to_their_middles() {
         .iter()
         .map(|container| {
             let args: Vec<String> = list(&container["args"]).iter().map(text).collect();
-            let [queue, deed, ring, to, endpoint] = &args[..] else { panic!("{args:?}") };
-            assert_eq!([queue.as_str(), deed, to], ["queue", "drain", "--to"]);
+            let [queue, deed, ring, to, endpoint, flag, partitions] = &args[..] else {
+                panic!("{args:?}")
+            };
+            assert_eq!([queue.as_str(), deed, to, flag], ["queue", "drain", "--to", "--partition"]);
+            assert_eq!(*partitions, front.settings.partitions.join(","));
             assert_eq!(&container["image"], front_image(front.value));
             (ring.clone(), endpoint.clone())
         })
