@@ -17,6 +17,7 @@ mod keys;
 mod node;
 #[cfg(test)]
 mod page;
+mod place;
 mod process;
 mod queue;
 mod rate;
@@ -25,6 +26,7 @@ mod scrape;
 mod sim;
 mod tail;
 mod tier;
+mod top;
 mod version;
 mod words;
 
@@ -71,6 +73,10 @@ enum Command {
     Config(config::Options),
     /// Say whether tiers are well and ready, by exit code: a container's health check.
     Health(health::Options),
+    /// Show all tiers at a glance: rates, depths, ages, ack times, sinks, live readers.
+    Top(top::Options),
+    /// Tell how old the oldest unstored message is, per tier and sink, and where one message is.
+    Where(place::Options),
     /// Take a running tier out of service before it is scaled in, or put it back.
     Drain(drain::Options),
     /// Print a completion script for a shell.
@@ -93,6 +99,8 @@ fn main() -> ExitCode {
         Command::Dlq(options) => dlq::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Health(options) => health::run(&options),
+        Command::Top(options) => top::run(&options),
+        Command::Where(options) => place::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => completions::run(&options, Cli::command()),
         Command::Version(options) => version::run(&options),

@@ -41,6 +41,37 @@ fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 impl Page {
+    /// A page that was had in another way.
+    #[allow(dead_code, reason = "a test that reads pages has them from here alone")]
+    pub(crate) fn of(text: String) -> Self {
+        Self(text)
+    }
+
+    /// A metric's values by their labels as they stand between the braces.
+    #[allow(dead_code, reason = "a test that reads pages looks at sums alone")]
+    pub(crate) fn each(&self, name: &str) -> Vec<(String, f64)> {
+        let value = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, number) = match rest.strip_prefix('{') {
+                Some(rest) => rest.rsplit_once("} ")?,
+                None => ("", rest.strip_prefix(' ')?),
+            };
+            Some((labels.replace('"', ""), number.trim().parse().ok()?))
+        };
+        self.0.lines().filter_map(value).collect()
+    }
+
+    /// The buckets of a histogram without labels: upper edge and count up to it, ascending.
+    #[allow(dead_code, reason = "a test that reads pages looks at sums alone")]
+    pub(crate) fn buckets(&self, name: &str) -> Vec<(f64, f64)> {
+        let edge = |(labels, count): (String, f64)| {
+            let edge = labels.strip_prefix("le=")?;
+            let edge = if edge == "+Inf" { f64::INFINITY } else { edge.parse().ok()? };
+            Some((edge, count))
+        };
+        self.each(&format!("{name}_bucket")).into_iter().filter_map(edge).collect()
+    }
+
     /// The sum of a metric over all its labels that match; `None` if there is none.
     ///
     /// `labels` are texts like `queue="log"`, all of which a line must have.
@@ -74,5 +105,8 @@ mod tests {
         assert_eq!(page.sum("a", &["queue=\"two\""]), Some(4.5));
         assert_eq!(page.sum("b", &[]), Some(1000.0));
         assert_eq!(page.sum("c", &[]), None);
+        let each = page.each("a");
+        assert_eq!(each, [("queue=one".to_owned(), 3.0), ("queue=two".to_owned(), 4.5)]);
+        assert_eq!(page.each("b"), [(String::new(), 1000.0)]);
     }
 }

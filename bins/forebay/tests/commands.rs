@@ -165,6 +165,70 @@ fn a_front_without_new_messages_holds_nothing_and_ends_soon() {
 }
 
 #[test]
+fn the_tiers_are_seen_at_a_glance_and_one_message_is_found_in_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports: Vec<Port> = (0..8).map(|_| Port::free().unwrap()).collect();
+    let config = dir.path().join("node.toml");
+    fs::write(&config, node(dir.path(), &ports)).unwrap();
+    let config = config.to_str().unwrap();
+    let mut run =
+        Child::spawn("node", &mut forebay(&["run", "--config", config]), dir.path()).unwrap();
+    run.wait_for("front ready", DEADLINE).unwrap();
+    let front = format!("ws://127.0.0.1:{}", ports[0].number());
+    let sim =
+        output(&["sim", "--url", &front, "--devices", "5", "--rate", "500", "--duration", "1"]);
+    assert!(sim.status.success(), "{sim:?}");
+
+    let top = output(&["top", "--config", config, "--once", "--every", "200ms", "--json"]);
+    assert_eq!(top.status.code(), Some(0), "{top:?}");
+    let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap();
+    assert!(top["tiers"]["front"]["front"]["ack_p99_us"].as_u64().unwrap() > 0, "{top}");
+    assert_eq!(top["tiers"]["middle"]["middle"]["fronts"], 1.0, "{top}");
+    assert_eq!(top["tiers"]["storage"]["storage"]["sinks"][0]["state"], "running", "{top}");
+    let words = output(&["top", "--config", config, "--once", "--every", "10ms"]);
+    let words = String::from_utf8(words.stdout).unwrap();
+    assert!(words.contains("sink=lake") && words.contains("0 devices"), "{words}");
+
+    // The last message in the middle's log, whose checkpoint may be a moment behind.
+    let log = dir.path().join("middle");
+    let mut last = None;
+    wait_until("a message is in the log", DEADLINE, || {
+        let dump = output(&["queue", "dump", log.to_str().unwrap(), "--json"]);
+        let text = String::from_utf8(dump.stdout).unwrap();
+        last = text.lines().rfind(|line| line.contains("\"device\":")).map(str::to_owned);
+        last.is_some()
+    });
+    let last: serde_json::Value = serde_json::from_str(&last.unwrap()).unwrap();
+    let (session, seq) = (last["session"].to_string(), last["seq"].to_string());
+    let device = last["device"].as_str().unwrap();
+    let find = |seq: &str| {
+        let found = output(&[
+            "where",
+            "--config",
+            config,
+            "--device",
+            device,
+            "--session",
+            &session,
+            "--seq",
+            seq,
+            "--json",
+        ]);
+        let told: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+        (found.status.code(), told)
+    };
+    wait_until("the lake has it", DEADLINE, || {
+        let (code, told) = find(&seq);
+        assert_eq!((code, &told["found"]), (Some(0), &true.into()), "{told}");
+        told["tiers"]["middle"]["message"]["committed_by"]["lake"] == true
+    });
+    let (code, told) = find("999999");
+    assert_eq!((code, &told["found"]), (Some(1), &false.into()), "{told}");
+    assert_eq!(told["tiers"]["middle"]["oldest"]["consumer lake"], 0.0, "nothing waits: {told}");
+    assert_eq!(run.terminate(DEADLINE).unwrap().code(), Some(0), "{}", run.log());
+}
+
+#[test]
 fn a_bad_configuration_is_refused_with_all_its_faults() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bad.toml");

@@ -31,6 +31,7 @@ mod handshake;
 mod metrics;
 mod orphan;
 mod registry;
+mod place;
 mod rings;
 mod running;
 mod session;

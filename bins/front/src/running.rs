@@ -33,6 +33,7 @@ use crate::{
     front::{Connections, Front, Leaving, Phase},
     metrics::{self, FrontMetrics},
     registry::Edge,
+    place,
     rings::Ring,
     tenancy::Policy,
     tenants::Tenants,
@@ -294,6 +295,13 @@ fn answers(front: &Arc<Front>, registry: &Registry, shutdown: &Shutdown, drain: 
             None => Err("ended".to_owned()),
         });
     }
+    let shown = Arc::downgrade(front);
+    admin.status("/v1/status", move || shown.upgrade().map(|front| place::status(&front)).into());
+    let asked = Arc::downgrade(front);
+    admin.question("/v1/where", move |parameters| {
+        let front = asked.upgrade().ok_or("the front has ended")?;
+        place::locate(&front, parameters)
+    });
     admin
 }
 

@@ -23,6 +23,7 @@ mod consumers;
 pub mod dedup;
 mod feed;
 mod metrics;
+mod place;
 mod recover;
 pub mod snapshot;
 mod snapshotter;

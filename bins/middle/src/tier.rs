@@ -34,6 +34,7 @@ use crate::{
     dedup::Dedup,
     feed::LogView,
     metrics::{self, Counts, SnapshotMetrics, Sources},
+    place,
     recover::{RecoverError, Recovered, recover},
     snapshotter::{Bell, Pace, Snapshotter},
     tls::bind,
@@ -228,7 +229,7 @@ pub fn start(
     {
         metrics::connections(registry, port, pump)?;
     }
-    let mut admin = admin(registry, &shutdown, &log, complete);
+    let mut admin = admin(registry, &shutdown, &log, &dedup, complete);
     admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
     server.answer(admin);
     drain.attach(Arc::new(Leaving { log: Arc::downgrade(&log), closed }));
@@ -399,7 +400,13 @@ fn stopped(link: &str, result: Result<(), forebay_link::Error>) {
     }
 }
 
-fn admin(registry: &Registry, shutdown: &Shutdown, log: &Arc<Queue>, complete: bool) -> Admin {
+fn admin(
+    registry: &Registry,
+    shutdown: &Shutdown,
+    log: &Arc<Queue>,
+    dedup: &Arc<Mutex<Dedup>>,
+    complete: bool,
+) -> Admin {
     let mut admin = Admin::new(registry, shutdown);
     let weak = Arc::downgrade(log);
     admin.ready("queue", move || {
@@ -412,26 +419,15 @@ fn admin(registry: &Registry, shutdown: &Shutdown, log: &Arc<Queue>, complete: b
         }
         Err(format!("no room: {} of {} bytes used", stat.used_bytes, stat.capacity_bytes))
     });
-    let weak = Arc::downgrade(log);
-    admin.status("/status", move || {
-        let Some(log) = weak.upgrade() else { return serde_json::Value::Null };
-        let stat = log.stat();
-        let consumers = stat.readers.iter().map(|reader| {
-            serde_json::json!({
-                "reader": reader.name,
-                "committed": reader.committed.to_string(),
-                "behind_bytes": reader.pending_bytes,
-            })
-        });
-        serde_json::json!({
-            "queue": stat.id.to_string(),
-            "appended": stat.appended.to_string(),
-            "durable": stat.durable.to_string(),
-            "used_bytes": stat.used_bytes,
-            "capacity_bytes": stat.capacity_bytes,
-            "dedup_complete": complete,
-            "readers": consumers.collect::<Vec<_>>(),
-        })
+    for path in ["/status", "/v1/status"] {
+        let weak = Arc::downgrade(log);
+        admin.status(path, move || weak.upgrade().map(|log| place::status(&log, complete)).into());
+    }
+    let (log, dedup) = (Arc::downgrade(log), Arc::downgrade(dedup));
+    admin.question("/v1/where", move |parameters| {
+        let ended = "the middle has ended";
+        let (log, dedup) = (log.upgrade().ok_or(ended)?, dedup.upgrade().ok_or(ended)?);
+        place::locate(&log, &dedup, parameters)
     });
     admin
 }

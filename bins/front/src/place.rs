@@ -1,0 +1,96 @@
+//! How the rings stand, and where in them a message is: `/v1/status` and `/v1/where`.
+//!
+//! Finding one message reads what a ring retains from its oldest entry on: the admin server asks
+//! once at a time, on a thread of its own.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use forebay_model::TenantId;
+use forebay_ops::admin::Parameters;
+use forebay_queue::{Entry, Seq};
+use forebay_wire::entry;
+use serde_json::{Value, json};
+
+use crate::{front::Front, rings::Ring};
+
+/// Entries and bytes looked at in one step.
+const STEP_ENTRIES: usize = 4096;
+const STEP_BYTES: usize = 4 << 20;
+
+/// How the front stands.
+pub(crate) fn status(front: &Front) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+    let rings = front.rings.iter().map(|ring| {
+        let (stat, left) = (ring.queue.stat(), ring.left());
+        json!({
+            "partition": ring.name,
+            "queue": stat.id.to_string(),
+            "appended": stat.appended.to_string(),
+            "durable": stat.durable.to_string(),
+            "acked": ring.acked.get().to_string(),
+            "pending_entries": left.entries,
+            "pending_bytes": left.bytes,
+            "used_bytes": stat.used_bytes,
+            "capacity_bytes": stat.capacity_bytes,
+            "oldest_age_seconds": if left.bytes == 0 {
+                0.0
+            } else {
+                stat.oldest_age_us(now_us) as f64 / 1e6
+            },
+        })
+    });
+    json!({
+        "tier": "front",
+        "connections": front.connections.count(),
+        "rings": rings.collect::<Vec<_>>(),
+    })
+}
+
+/// Where the message is that `parameters` name.
+///
+/// # Errors
+/// What is wrong with the question.
+pub(crate) fn locate(front: &Front, parameters: &Parameters) -> Result<Value, String> {
+    let text = |name: &str| parameters.get(name).map(String::as_str);
+    let number = |name: &str| {
+        let text = text(name).ok_or_else(|| format!("{name} is missing"))?;
+        text.parse::<u64>().map_err(|_| format!("{name} is not a number"))
+    };
+    let single = TenantId::single();
+    let tenant = text("tenant").unwrap_or(single.as_str());
+    let device = text("device").ok_or("device is missing")?;
+    let (session, seq) = (number("session")?, number("seq")?);
+    let is_it = |one: &Entry<'_>| {
+        entry::head(one.payload).is_ok_and(|head| {
+            head.seq.get() == seq
+                && head.session.get() == session
+                && head.device == device
+                && head.tenant == tenant
+        })
+    };
+    for ring in &front.rings {
+        if let Some((place, time_us)) = find(ring, is_it)? {
+            let acked = ring.acked.get() >= place;
+            return Ok(json!({
+                "found": true, "partition": ring.name, "queue": ring.queue.id().to_string(),
+                "entry": place.to_string(), "time_us": time_us, "acked_by_middle": acked,
+                "durable": ring.queue.durable() >= place,
+            }));
+        }
+    }
+    Ok(json!({ "found": false }))
+}
+
+fn find(ring: &Ring, is_it: impl Fn(&Entry<'_>) -> bool) -> Result<Option<(Seq, u64)>, String> {
+    let mut tail = ring.queue.tail(Some(Seq::NONE));
+    loop {
+        let batch = tail.read(STEP_ENTRIES, STEP_BYTES).map_err(|error| error.to_string())?;
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        if let Some(one) = batch.iter().find(|one| is_it(one)) {
+            return Ok(Some((one.seq, one.time_us)));
+        }
+    }
+}
