@@ -156,7 +156,6 @@ fn hop(report: &Report, dir: &Path) {
                 while got < COUNT {
                     let batch = reader.peek(64, 1 << 20).expect("peek");
                     let Some(last) = batch.last() else {
-                        drop(batch);
                         assert!(reader.wait(Duration::from_secs(30)), "nothing came");
                         continue;
                     };

@@ -32,8 +32,8 @@ use crate::{
     forwarder::Forwarder,
     front::{Connections, Front, Leaving, Phase},
     metrics::{self, FrontMetrics},
-    registry::Edge,
     place,
+    registry::Edge,
     rings::Ring,
     tenancy::Policy,
     tenants::Tenants,
@@ -77,9 +77,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// The certificates of the way to the middles cannot be read or used.
+    /// Certificates, or the device registry, cannot be read or used.
     #[error(transparent)]
-    Tls(#[from] forebay_ops::reload::ReloadError),
+    Watched(#[from] forebay_ops::reload::ReloadError),
     /// The admin server could not be started.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
@@ -89,9 +89,6 @@ pub enum StartError {
     /// Another front of this process uses the same registry.
     #[error(transparent)]
     Metrics(#[from] forebay_ops::MetricsError),
-    /// The device registry cannot be read.
-    #[error(transparent)]
-    DeviceRegistry(#[from] forebay_ops::reload::ReloadError),
     /// The system gave no thread.
     #[error("starting a thread: {0}")]
     Thread(#[source] io::Error),

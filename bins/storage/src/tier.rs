@@ -77,9 +77,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
-    /// The certificates of the port, or of the way to the middles, cannot be read or used.
+    /// Certificates, or the device registry, cannot be read or used.
     #[error(transparent)]
-    Tls(#[from] forebay_ops::reload::ReloadError),
+    Watched(#[from] forebay_ops::reload::ReloadError),
     /// A file of credentials is missing or wrong.
     #[error(transparent)]
     Credentials(#[from] forebay_access::GateError),
@@ -89,9 +89,6 @@ pub enum StartError {
     /// A metric is registered already: another storage tier uses this registry.
     #[error(transparent)]
     Metrics(#[from] forebay_ops::MetricsError),
-    /// The device registry cannot be read.
-    #[error(transparent)]
-    DeviceRegistry(#[from] forebay_ops::reload::ReloadError),
     /// The system gave no thread.
     #[error("starting a thread: {0}")]
     Thread(io::Error),
