@@ -76,7 +76,7 @@ async fn no_secret_is_logged_counted_or_answered() {
     std::fs::write(&keys.path, format!("{{\"id\":\"x\",\"secret\":\"{}\"", secret(&good)))
         .expect("written");
     support::until("the bad file is noticed", || {
-        String::from_utf8_lossy(&kept.0.lock().expect("kept")).contains("keys.jsonl")
+        String::from_utf8_lossy(&kept.0.lock().expect("kept")).contains("new version refused")
     })
     .await;
     let metrics = TextEncoder::new().encode_to_string(&front.registry.gather()).expect("text");

@@ -85,6 +85,12 @@ fn storage(config: forebay_storage::Config) -> Settings {
         writes.extend([config.lake.dir, config.lake.dead_letters]);
         consumers.push(config.lake.consumer);
     }
+    if config.clickhouse.enabled {
+        consumers.push(config.clickhouse.consumer);
+    }
+    if config.remote_write.enabled {
+        consumers.push(config.remote_write.consumer);
+    }
     let tiers = config.http.tiers.values().map(|admin| format!("tcp://{admin}"));
     let middles = config.middles.iter().flat_map(|one| [one.feed.clone(), one.fetch.clone()]);
     Settings {
