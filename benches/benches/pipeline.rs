@@ -92,7 +92,8 @@ fn main() -> Result<()> {
             );
             add("ack p50", |run| run.ack_p50_us, "us", Goal::None);
             add("ack p99", |run| run.ack_p99_us, "us", Goal::None);
-            add("RssAnon", |run| run.rss_anon_mib, "MiB", Goal::AtMost(150.0));
+            // Of the whole process: what earlier runs' checks took is in it, so that no goal applies.
+            add("RssAnon", |run| run.rss_anon_mib, "MiB", Goal::None);
             add(
                 "beside a Kafka/MQTT design's 370/s",
                 |run| run.messages_per_second / KAFKA_MQTT_PER_SECOND,

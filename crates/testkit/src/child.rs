@@ -224,7 +224,7 @@ mod tests {
         let mut child =
             shell("trap '' TERM; echo started; while :; do sleep 0.01; done", folder.path());
         let error = child.terminate(Duration::from_millis(50)).unwrap_err().to_string();
-        assert!(error.contains("after SIGTERM:\nstarted"), "{error}");
+        assert!(error.contains("did not end in 50ms:\nstarted"), "{error}");
         assert_eq!(child.ended().unwrap().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 
