@@ -8,7 +8,7 @@
 //!
 //! With TLS ([`AcceptTls`]), a peer must have shown a good certificate before a byte of it goes any
 //! further, and must go once the certificate is good no longer. The dialing end of TLS is here too
-//! ([`dial`]): ZeroMQ connects to a Unix socket, and what it sends leaves encrypted.
+//! (`dial`): ZeroMQ connects to a Unix socket, and what it sends leaves encrypted.
 //!
 //! **Architecture invariant**: nothing here knows files; the certificates come by closures.
 
