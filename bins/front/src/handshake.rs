@@ -76,7 +76,7 @@ pub(crate) async fn run(core: Rc<Core>, stream: net::TcpStream, peer: net::Socke
         Ok(Ok(opened)) => {
             metrics.handshake("opened");
             let limits = &core.front.config.limits;
-            let link = transport.into_link();
+            let link = arrival::into_link(transport);
             let socket = TungsteniteSocket::new(link, opened.early, limits, core.shared.clone());
             let seated = Seated { _seat: seat, _place: place.map(Box::new) };
             let session =
@@ -113,7 +113,7 @@ async fn arrive(
         *place = Some(front.addresses.take(address).ok_or("too_many")?);
     }
     let transport = match &front.policy.tls {
-        None => Transport::plain(stream, early),
+        None => arrival::plain(stream, early),
         Some(tls) => arrival::accept_tls(tls, stream, early).await.ok_or("bad_tls")?,
     };
     Ok((transport, address))
@@ -142,7 +142,7 @@ async fn open(
         let reason = "pages of this origin may not connect: listen.origins names those that may";
         return Err(Refusal::Forbidden(reason.to_owned()).into());
     }
-    let shown = Shown { token, chain: stream.certificates() };
+    let shown = Shown { token, chain: arrival::certificates(stream) };
     let mode = Mode::of(format);
     let admitted = front.policy.admit(device, shown)?;
     match &admitted {

@@ -332,7 +332,7 @@ impl Approach {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
                     if !to.tls {
-                        return Ok(Stream::Plain(stream));
+                        return Ok(Stream::Left(stream));
                     }
                     let tls = match &self.tls {
                         Some(tls) => tls.clone(),

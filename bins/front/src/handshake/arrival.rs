@@ -14,6 +14,7 @@ use tokio::{
 };
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
 
 use super::proxy::{self, Header};
 use crate::socket::link::Link;
@@ -24,13 +25,8 @@ pub(super) struct Early {
     early: Vec<u8>,
 }
 
-/// What a request comes over.
-pub(super) enum Transport {
-    /// TCP.
-    Plain(Early),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<Early>>),
-}
+/// What a request comes over: TCP, or TLS over TCP.
+pub(super) type Transport = Either<Early, Box<TlsStream<Early>>>;
 
 /// Reads a proxy's header and leaves what follows it in `early`. `None`: it is not one.
 pub(super) async fn read_proxy(
@@ -60,7 +56,7 @@ pub(super) async fn accept_tls(
     early: Vec<u8>,
 ) -> Option<Transport> {
     match TlsAcceptor::from(tls.config()).accept(Early { tcp, early }).await {
-        Ok(stream) => Some(Transport::Tls(Box::new(stream))),
+        Ok(stream) => Some(Either::Right(Box::new(stream))),
         Err(error) => {
             let reason = Reason::of_io(&error);
             tls.refusals().count(reason);
@@ -70,30 +66,28 @@ pub(super) async fn accept_tls(
     }
 }
 
-impl Transport {
-    /// TCP, of which `early` was read already.
-    pub(super) fn plain(tcp: TcpStream, early: Vec<u8>) -> Self {
-        Self::Plain(Early { tcp, early })
-    }
+/// TCP without TLS, of which `early` was read already.
+pub(super) fn plain(tcp: TcpStream, early: Vec<u8>) -> Transport {
+    Either::Left(Early { tcp, early })
+}
 
-    /// The certificates that the peer showed, its own first.
-    pub(super) fn certificates(&self) -> Vec<CertificateDer<'static>> {
-        match self {
-            Self::Plain(_) => Vec::new(),
-            Self::Tls(stream) => {
-                stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default()
-            }
+/// The certificates that the peer showed, its own first.
+pub(super) fn certificates(transport: &Transport) -> Vec<CertificateDer<'static>> {
+    match transport {
+        Either::Left(_) => Vec::new(),
+        Either::Right(stream) => {
+            stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default()
         }
     }
+}
 
-    /// The stream for a session. The request has been read, and with it all that came early.
-    pub(super) fn into_link(self) -> Link {
-        match self {
-            Self::Plain(plain) => Link::Plain(plain.tcp),
-            Self::Tls(stream) => {
-                let (plain, tls) = stream.into_inner();
-                Link::tls(plain.tcp, tls)
-            }
+/// The stream for a session. The request has been read, and with it all that came early.
+pub(super) fn into_link(transport: Transport) -> Link {
+    match transport {
+        Either::Left(plain) => Link::Plain(plain.tcp),
+        Either::Right(stream) => {
+            let (plain, tls) = stream.into_inner();
+            Link::tls(plain.tcp, tls)
         }
     }
 }
@@ -129,45 +123,5 @@ impl AsyncWrite for Early {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, out),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, out),
-        }
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }
