@@ -5,12 +5,13 @@
 //! position exactly as they were (I13).
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
     time::Instant,
 };
 
+use forebay_ops::make_folder;
 use forebay_queue::{Queue, Reader, Seq as LogSeq};
 use forebay_wire::{entry, feed::Stored};
 
@@ -109,7 +110,7 @@ fn open_slots(dir: &Path) -> Result<[FileMedium; 2], RecoverError> {
         let path = path.to_owned();
         move |error| RecoverError::Open { path, error }
     };
-    fs::create_dir_all(dir).map_err(failed(dir))?;
+    make_folder(dir).map_err(failed(dir))?;
     let [first, second] = SLOTS.map(|name| dir.join(name));
     let slots = [
         FileMedium::open(&first).map_err(failed(&first))?,

@@ -14,6 +14,7 @@ use forebay_ops::{
     Metrics, Shutdown,
     admin::{Admin, AdminServer},
     drain::{self, Drain, Remains, TokenSource},
+    make_folder,
     reload::Watched,
     thread,
     tier::{TierError, until_drained},
@@ -392,7 +393,7 @@ fn open_lake(config: &Config) -> Result<Option<Arc<LakeFiles>>, StartError> {
     }
     let dir = &config.lake.dir;
     let failed = |error| StartError::Lake { dir: dir.clone(), error };
-    std::fs::create_dir_all(dir).map_err(failed)?;
+    make_folder(dir).map_err(failed)?;
     let files = LakeFiles::open(dir).map_err(|error| failed(io::Error::other(error)))?;
     Ok(Some(Arc::new(files)))
 }

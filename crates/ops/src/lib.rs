@@ -14,6 +14,7 @@
 //! | the end of a tier, scale-in | [`drain::Drain`], [`Shutdown`] |
 //! | systemd, if it started us | [`notify`] |
 //! | what must not go on | [`fatal`], [`thread::spawn`] |
+//! | a folder whose files must last | [`make_folder`] |
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod config;
 pub mod drain;
 mod duration;
 mod fatal;
+mod folder;
 pub mod logs;
 pub mod metrics;
 pub mod notify;
@@ -36,6 +38,7 @@ pub use byte_size::{ByteSize, ByteSizeError};
 pub use config::{ConfigError, Faults, Validate};
 pub use duration::{Duration, DurationError};
 pub use fatal::fatal;
+pub use folder::make_folder;
 pub use metrics::{Metrics, MetricsError};
 pub use shutdown::Shutdown;
 pub use tier::tier_main;

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,11 +33,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) fn create(dir: &Path, options: &Options) -> Result<()> {
     let page_bytes = rustix::param::page_size().max(format::SLOT_BYTES) as u64;
     let capacity = options.capacity_checked(page_bytes)?;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)
-        .map_err(|error| Error::io("create directory", dir, error))?;
+    make(dir)?;
     check_filesystem(dir, options)?;
     let path = dir.join(format::FILE_NAME);
     if path.try_exists().map_err(|error| Error::io("look for", &path, error))? {
@@ -75,6 +71,34 @@ pub(crate) fn create(dir: &Path, options: &Options) -> Result<()> {
             Error::io("create", &new_path, error)
         }
     })
+}
+
+/// Makes the directory and what is missing above it, durable as names: without that a power cut
+/// takes the ring with them. Every directory up to the root of the file system is synced, not only
+/// those made now, for a process that was killed here may have made some of them.
+fn make(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)
+        .map_err(|error| Error::io("create directory", dir, error))?;
+    let device = |dir: &Path| fs::metadata(dir).map(|found| found.dev());
+    let synced = || {
+        let ring_device = device(dir)?;
+        for above in dir.ancestors().skip(1) {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            if device(above)? != ring_device {
+                break;
+            }
+            match File::open(above) {
+                // One that may not even be listed was not made by us.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+                opened => opened?.sync_all()?,
+            }
+        }
+        Ok(())
+    };
+    synced().map_err(|error| Error::io("sync the directories above", dir, error))
 }
 
 /// Allocates every block, writes every byte, syncs, and leaves nothing in the page cache: what is

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use forebay_ops::make_folder;
+
 use super::{
     encode,
     file::{self, Observer},
@@ -28,7 +30,7 @@ impl LakeSink {
     /// # Errors
     /// The folder cannot be made or listed.
     pub fn open(root: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(root)?;
+        make_folder(root)?;
         let swept = file::sweep(root)?;
         if swept > 0 {
             tracing::info!(path = %root.display(), count = swept, "swept unfinished lake files");

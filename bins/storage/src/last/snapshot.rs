@@ -11,6 +11,7 @@ use std::{
     path::Path,
 };
 
+use forebay_ops::make_folder;
 use forebay_wire::live::{LastValue, Position};
 use serde::{Deserialize, Serialize};
 
@@ -71,8 +72,9 @@ impl Snapshot {
     }
 
     fn try_write(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        make_folder(folder)?;
         let unfinished = path.with_extension("tmp");
         let mut file = io::BufWriter::new(fs::File::create(&unfinished)?);
         let mut line = |value: &dyn Fn(&mut dyn io::Write) -> serde_json::Result<()>| {

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use forebay_ops::make_folder;
 use forebay_wire::{QueueId, Seq};
 
 use super::Letter;
@@ -79,7 +80,7 @@ impl DeadLetters {
         if fs::exists(self.folder.join(format!("{name}{DONE}")))? {
             return Ok(path);
         }
-        fs::create_dir_all(&self.folder)?;
+        make_folder(&self.folder)?;
         let mut file = fs::File::create(&unfinished)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
         if let Err(error) = written {

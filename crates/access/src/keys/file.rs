@@ -11,6 +11,7 @@ use std::{
 };
 
 use forebay_model::{DeviceId, TenantId};
+use forebay_ops::make_folder;
 
 use super::{BadKeys, KeyRecord, LIVE_KEYS_MAX, NewKey};
 
@@ -246,7 +247,7 @@ impl KeysFile {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        fs::create_dir_all(folder).map_err(failed)?;
+        make_folder(folder).map_err(failed)?;
         let mut new = tempfile::Builder::new()
             .prefix(".keys-")
             .permissions(fs::Permissions::from_mode(0o600))
