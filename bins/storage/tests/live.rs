@@ -15,7 +15,10 @@ use common::{
 use forebay_ops::Shutdown;
 use forebay_storage::{
     last::LastValues,
-    live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed, Outgoing, Reader},
+    live::{
+        BufferLimits, EventFilter, Follower, FollowerConfig, Hub, LiveFeed, Outgoing, Reader,
+        Whereabouts,
+    },
     registry::Current,
 };
 use forebay_wire::live::{Event, Mode, Position, ServerFrame, Subscription};
@@ -30,15 +33,26 @@ struct Live {
 
 impl Live {
     fn start(events: usize) -> Self {
+        let mut live = Self::before_the_follower(events);
+        live.follow();
+        live
+    }
+
+    /// As of the moment in which a process has started and has not heard of the middle yet.
+    fn before_the_follower(events: usize) -> Self {
         let log = Log::new(1);
         let last = Arc::new(LastValues::new(1000));
         let hub = Hub::new(last, BufferLimits { events, bytes: 1 << 20 }, Current::default());
         let middle = log.middle("m");
-        let end = Shutdown::new();
-        let config = FollowerConfig { middle: middle.clone(), lake: None };
-        let follower = Follower::start(config, hub.clone(), end.clone()).unwrap();
+        hub.follow("m");
         let feed = LiveFeed { hub, middles: vec![middle], resumes: Arc::new(Semaphore::new(2)) };
-        Self { log, feed, end, follower: Some(follower) }
+        Self { log, feed, end: Shutdown::new(), follower: None }
+    }
+
+    fn follow(&mut self) {
+        let config = FollowerConfig { middle: self.feed.middles[0].clone(), lake: None };
+        let follower = Follower::start(config, self.feed.hub.clone(), self.end.clone());
+        self.follower = Some(follower.unwrap());
     }
 
     /// Waits until everything appended was handed out.
@@ -57,7 +71,9 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.end.begin("the test ends");
-        self.follower.take().unwrap().join();
+        if let Some(follower) = self.follower.take() {
+            follower.join();
+        }
     }
 }
 
@@ -223,6 +239,52 @@ async fn a_reader_that_was_away_resumes_without_gap_or_repeat() {
         live.log.append(&simple("a", seq, 0.0));
     }
     assert_eq!(seqs(&until(&mut ahead, 6010).await), [6006, 6007, 6008, 6009, 6010]);
+}
+
+#[tokio::test]
+async fn a_reader_that_is_back_before_the_middle_is_heard_of_resumes_all_the_same() {
+    let mut live = Live::before_the_follower(1000);
+    for seq in 1..=10 {
+        live.log.append(&simple("a", seq, 0.0));
+    }
+    let from = Position { queue: live.log.queue(), seq: forebay_link::Seq::from_parts(1, 6) };
+    let subscription = Subscription { from: vec![from], ..Subscription::default() };
+    let mut reader = Reader::subscribe(&live.feed, &subscription).unwrap();
+    assert!(matches!(frames(&mut reader).await[..], [ServerFrame::Subscribed(_)]));
+    live.follow();
+    let all = until(&mut reader, 10).await;
+    assert_eq!(seqs(&all), [7, 8, 9, 10]);
+    assert_eq!(all.len(), 4, "nothing is missed: {all:?}");
+}
+
+#[test]
+fn a_reader_of_a_middle_that_stays_away_is_told_later_what_it_has_missed() {
+    let at = |queue, counter| Position {
+        queue: forebay_link::QueueId::new(queue),
+        seq: forebay_link::Seq::from_parts(1, counter),
+    };
+    let limits = BufferLimits { events: 10, bytes: 1 << 20 };
+    let hub = Hub::new(Arc::new(LastValues::new(10)), limits, Current::default());
+    hub.follow("near");
+    hub.follow("far");
+    hub.reached("near", at(1, 100));
+    let filter = EventFilter::new(&Subscription::default(), false).unwrap();
+    let register = |known: Position| hub.register(&filter, Mode::Every, &[known], false).unwrap();
+    let wait = Duration::from_millis(1);
+    assert_eq!(hub.whereabouts(at(1, 0).queue, wait), Whereabouts::Here);
+    assert_eq!(hub.whereabouts(at(2, 0).queue, wait), Whereabouts::Unknown);
+    let readers = [at(2, 50), at(2, 60), at(3, 7)].map(register);
+    // The far middle begins behind 50: one reader is ahead of it, one is not, and one knows a queue
+    // that nobody has.
+    hub.reached("far", at(2, 55));
+    assert_eq!(hub.whereabouts(at(3, 0).queue, wait), Whereabouts::Nowhere);
+    let told = readers.each_ref().map(|reader| {
+        let mut out = Vec::new();
+        reader.client.buffer().take(10, &mut out);
+        out.iter().map(decode).collect::<Vec<_>>()
+    });
+    let lost = |position| vec![ServerFrame::lost(position)];
+    assert_eq!(told, [lost(at(2, 50)), vec![], lost(at(3, 7))]);
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ struct Shared {
     events: AtomicU64,
     missed: AtomicU64,
     uncounted: AtomicU64,
+    repeated: AtomicU64,
     seen: Mutex<Seen>,
 }
 
@@ -84,6 +85,11 @@ impl LiveClients {
         self.shared.uncounted.load(Ordering::Relaxed)
     }
 
+    /// Events that a client was shown again: a place in the feed not behind its last one.
+    pub(super) fn repeated(&self) -> u64 {
+        self.shared.repeated.load(Ordering::Relaxed)
+    }
+
     /// Ends the clients and tells what they have seen.
     pub(super) fn end(mut self) -> Seen {
         self.stop();
@@ -117,6 +123,7 @@ impl Seen {
 
 /// Follows one subscription for as long as the runtime lives.
 async fn follow(url: String, subscription: Subscription, shared: Arc<Shared>) {
+    let mut places = HashMap::new();
     loop {
         let options = LiveOptions { connect_time_max: CONNECT_WITHIN, ..LiveOptions::default() };
         let Ok(mut live) = Live::connect(&url, subscription.clone(), options).await else {
@@ -129,6 +136,10 @@ async fn follow(url: String, subscription: Subscription, shared: Arc<Shared>) {
                 LiveItem::Event(event) => {
                     shared.events.fetch_add(1, Ordering::Relaxed);
                     let event = *event;
+                    let before = places.insert(event.at.queue, event.at.seq);
+                    if before.is_some_and(|before| event.at.seq <= before) {
+                        shared.repeated.fetch_add(1, Ordering::Relaxed);
+                    }
                     let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
                     let (_, seqs) = seen
                         .sessions

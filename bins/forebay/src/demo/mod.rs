@@ -158,7 +158,7 @@ impl Demo<'_> {
         fleet.end();
         let undrained = self.wait_drained()?;
         let (live_events, live_missed) = (self.live.events(), self.live.missed());
-        let live_uncounted = self.live.uncounted();
+        let (live_uncounted, live_repeated) = (self.live.uncounted(), self.live.repeated());
         let seen = self.live.end();
         self.faults.extend(self.tiers.fault()?);
         self.faults.extend(self.tiers.end()?);
@@ -183,6 +183,7 @@ impl Demo<'_> {
             live_events,
             live_missed,
             live_uncounted,
+            live_repeated,
             live_unstored,
             files: files as u64,
             reread_seconds: began.elapsed().as_secs_f64(),

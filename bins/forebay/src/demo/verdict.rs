@@ -33,6 +33,8 @@ pub(super) struct Outcome {
     pub(super) live_missed: u64,
     /// How often it said that events are no longer held, so that nobody can count them.
     pub(super) live_uncounted: u64,
+    /// Events that a live client was shown a second time.
+    pub(super) live_repeated: u64,
     /// Events that a live client saw and that are not stored.
     pub(super) live_unstored: u64,
     pub(super) files: u64,
@@ -61,6 +63,7 @@ impl Outcome {
             && self.unacked == 0
             && self.undrained == 0
             && self.live_unstored == 0
+            && self.live_repeated == 0
             && self.faults.is_empty()
     }
 }
@@ -85,6 +88,7 @@ impl fmt::Display for Outcome {
             ("never acknowledged", self.unacked),
             ("undrained", self.undrained),
             ("shown, unstored", self.live_unstored),
+            ("shown again", self.live_repeated),
         ] {
             if number > 0 {
                 writeln!(f, "  {name:<14}{:>16}", thousands(number))?;

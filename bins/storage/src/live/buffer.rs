@@ -50,6 +50,8 @@ struct State {
     /// In `latest`, where the pending reading of a series is.
     pending: HashMap<Box<str>, (u64, Order)>,
     missed: Missed,
+    /// What followed these is gone, nobody knows how much of it was wanted.
+    lost: Vec<Position>,
     missed_ever: u64,
     closed: bool,
 }
@@ -128,9 +130,18 @@ impl Buffer {
         fallen
     }
 
+    /// Says that what followed `after` is gone, nobody knows how much of it was wanted.
+    pub(super) fn lose(&self, after: Position) {
+        self.lock().lost.push(after);
+        self.filled.notify_one();
+    }
+
     /// Moves up to `limit` frames to `out`, in order: what was missed first.
     pub fn take(&self, limit: usize, out: &mut Vec<Outgoing>) {
         let mut state = self.lock();
+        for after in std::mem::take(&mut state.lost) {
+            out.push(Outgoing { at: None, bytes: encode(&ServerFrame::lost(after)) });
+        }
         if state.missed.count.is_some_and(|count| count > 0) {
             let missed = std::mem::take(&mut state.missed);
             out.push(Outgoing { at: missed.to, bytes: encode(&ServerFrame::Missed(missed)) });

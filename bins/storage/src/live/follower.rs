@@ -79,6 +79,7 @@ impl Follower {
     /// The system gave no thread.
     pub fn start(config: FollowerConfig, hub: Arc<Hub>, shutdown: Shutdown) -> io::Result<Self> {
         let status = Arc::new(FollowerStatus::default());
+        hub.follow(&config.middle.name);
         let run = Run { config, hub, shutdown, status: status.clone() };
         let thread =
             thread::spawn(format!("{}-follow", run.config.middle.name), move || run.run())?;

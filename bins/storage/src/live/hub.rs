@@ -4,9 +4,9 @@
 //! and a reader registers under it. So a reader's snapshot ends exactly where its events begin.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -59,7 +59,9 @@ pub struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.hub.lock().clients.retain(|client| !Arc::ptr_eq(client, &self.client));
+        let mut state = self.hub.lock();
+        state.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
+        state.awaiting.retain(|(client, _)| !Arc::ptr_eq(client, &self.client));
     }
 }
 
@@ -70,8 +72,21 @@ pub struct Hub {
     limits: BufferLimits,
     registry: Current,
     state: Mutex<State>,
+    /// Told when a queue was heard of.
+    heard: Condvar,
     events: AtomicU64,
     missed: AtomicU64,
+}
+
+/// What is known of a queue that a reader comes back with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// A middle has it.
+    Here,
+    /// No middle has it.
+    Nowhere,
+    /// A middle has not been heard of yet since the start of this process: it may have it.
+    Unknown,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +94,10 @@ struct State {
     clients: Vec<Arc<Client>>,
     /// The last entry handed out, and the middle's name, by queue.
     positions: BTreeMap<QueueId, (Seq, String)>,
+    /// The middles that are followed, heard of or not.
+    followed: BTreeSet<String>,
+    /// Readers that came back with a position in a queue that may be an unheard middle's.
+    awaiting: Vec<(Arc<Client>, Position)>,
     closed: bool,
 }
 
@@ -91,6 +110,27 @@ impl State {
         // A middle has one queue at a time: positions in an old one lead nowhere.
         self.positions.retain(|_, (_, name)| name != middle);
         self.positions.insert(at.queue, (at.seq, middle.to_owned()));
+        let all_heard = self.all_heard();
+        self.awaiting.retain(|(client, known)| {
+            let found = known.queue == at.queue;
+            if (found && known.seq < at.seq) || (!found && all_heard) {
+                client.buffer.lose(*known);
+            }
+            !found && !all_heard
+        });
+    }
+
+    fn all_heard(&self) -> bool {
+        let heard = |middle: &String| self.positions.values().any(|(_, name)| name == middle);
+        self.followed.iter().all(heard)
+    }
+
+    fn whereabouts(&self, queue: QueueId) -> Whereabouts {
+        match self.positions.contains_key(&queue) {
+            true => Whereabouts::Here,
+            false if self.all_heard() => Whereabouts::Nowhere,
+            false => Whereabouts::Unknown,
+        }
     }
 }
 
@@ -115,6 +155,7 @@ impl Hub {
             limits,
             registry,
             state: Mutex::default(),
+            heard: Condvar::new(),
             events: AtomicU64::new(0),
             missed: AtomicU64::new(0),
         })
@@ -158,6 +199,7 @@ impl Hub {
             }
         }
         drop(state);
+        self.heard.notify_all();
         self.events.fetch_add(entries.len() as u64, Ordering::Relaxed);
         self.missed.fetch_add(missed, Ordering::Relaxed);
     }
@@ -167,6 +209,21 @@ impl Hub {
         let mut state = self.lock();
         state.reach(middle, at);
         self.last.advance(middle, at);
+        drop(state);
+        self.heard.notify_all();
+    }
+
+    /// Notes that a middle is followed: its queue is heard of sooner or later.
+    pub fn follow(&self, middle: &str) {
+        self.lock().followed.insert(middle.to_owned());
+    }
+
+    /// What is known of a queue, once something is or `timeout` has passed. Blocks.
+    #[must_use]
+    pub fn whereabouts(&self, queue: QueueId, timeout: Duration) -> Whereabouts {
+        let unknown = |state: &mut State| state.whereabouts(queue) == Whereabouts::Unknown;
+        let waited = self.heard.wait_timeout_while(self.lock(), timeout, unknown);
+        waited.unwrap_or_else(PoisonError::into_inner).0.whereabouts(queue)
     }
 
     /// The last entry of a queue that was handed out.
@@ -184,7 +241,8 @@ impl Hub {
     /// Registers a reader that has all events up to `known`.
     ///
     /// Returns `None` if the hub is ahead of one of these positions: the reader has to catch up
-    /// first. With `snapshot`, what it wants of the last values comes along.
+    /// first. With `snapshot`, what it wants of the last values comes along. Should a middle turn
+    /// up that is ahead of a position by then, or none that has its queue, the reader is told.
     #[must_use]
     pub fn register(
         self: &Arc<Self>,
@@ -220,6 +278,11 @@ impl Hub {
         });
         if state.closed {
             client.buffer.close();
+        }
+        for known in known {
+            if state.whereabouts(known.queue) == Whereabouts::Unknown {
+                state.awaiting.push((client.clone(), *known));
+            }
         }
         state.clients.push(client.clone());
         drop(state);

@@ -21,6 +21,6 @@ pub use buffer::{Buffer, BufferLimits, Outgoing};
 pub use filter::{BadSubscription, EventFilter};
 pub use follower::{Follower, FollowerConfig, FollowerStatus};
 pub use frame::{Frame, encode};
-pub use hub::{Client, Entry, Hub, Registered};
+pub use hub::{Client, Entry, Hub, Registered, Whereabouts};
 pub use reader::{LiveFeed, Reader, ReaderEnd};
 pub use resume::{Resume, ResumeError};

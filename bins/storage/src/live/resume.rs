@@ -3,18 +3,21 @@
 //! It reads the middle's log from the reader's last event on, as fast as the reader takes it, until
 //! it has caught up with the hub; only then does the reader join, from exactly that entry on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use forebay_link::{Error, FeedEvent, RecordBatch, Start};
 use forebay_wire::{
     entry,
     feed::Stored,
-    live::{Missed, Mode, Position, ServerFrame},
+    live::{Mode, Position, ServerFrame},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    EventFilter, Hub, Outgoing, Registered,
+    EventFilter, Hub, Outgoing, Registered, Whereabouts,
     frame::{encode, event},
 };
 use crate::{
@@ -24,6 +27,9 @@ use crate::{
 
 /// Longest wait for an event: how soon a reader that has gone is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
+/// Longest wait for the middles of a process that has just started. One that is away for longer
+/// does not keep a reader from the others: it is told later what it has missed of that one.
+const MIDDLES_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Why a reader could not be brought back.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +72,13 @@ impl Resume {
     pub fn run(&self, from: &[Position]) -> Result<Registered, ResumeError> {
         let mut logs: Vec<Log> = Vec::new();
         let mut known: Vec<Position> = Vec::new();
+        let until = Instant::now() + MIDDLES_WAIT_MAX;
         for &position in from {
-            match self.hub.middle(position.queue) {
-                // Nobody here reads that queue: its middle has another one now.
-                None => self.missed(position)?,
-                Some(_) => known.push(position),
+            let left = until.saturating_duration_since(Instant::now());
+            match self.hub.whereabouts(position.queue, left) {
+                // Its middle has another one now.
+                Whereabouts::Nowhere => self.missed(position)?,
+                Whereabouts::Here | Whereabouts::Unknown => known.push(position),
             }
         }
         loop {
@@ -152,8 +160,7 @@ impl Resume {
 
     /// Says that what followed a position is gone, nobody knows how much of it was wanted.
     fn missed(&self, after: Position) -> Result<(), ResumeError> {
-        let missed = Missed { count: None, from: Some(after), to: None };
-        self.send(None, &ServerFrame::Missed(missed))
+        self.send(None, &ServerFrame::lost(after))
     }
 
     fn send(&self, at: Option<Position>, frame: &ServerFrame<'_>) -> Result<(), ResumeError> {

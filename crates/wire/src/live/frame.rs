@@ -167,6 +167,12 @@ pub struct Missed {
 }
 
 impl<'a> ServerFrame<'a> {
+    /// What followed `after` is gone, and nobody knows how much of it the reader wanted.
+    #[must_use]
+    pub fn lost(after: Position) -> Self {
+        Self::Missed(Missed { count: None, from: Some(after), to: None })
+    }
+
     /// Appends the frame as a text message to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         serde_json::to_writer(out, self)
