@@ -1,20 +1,24 @@
 //! `forebay dlq ...`: what sinks could not store, and sending it again once the store is mended.
 //!
 //! `list` and `show` only read. `replay` sends each row under the token of the piece that was
-//! refused, so it counts once however often it is sent, and then marks the letter done.
+//! refused, so it counts once however often it is sent, and then marks the letter done. Which sink
+//! takes it the letter says itself.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use forebay_model::registry::Registry;
 use forebay_storage::{
-    Config,
-    dead::{DeadLetterFolder, folders, open_sink},
-    sink::{DeadLetters, Kept, KeptKind, Outcome, Sink},
+    Config, dead,
+    sink::{DeadLetters, Durability, Kept, KeptKind, Letter, Outcome, Sink},
 };
 use serde_json::json;
 
@@ -84,23 +88,17 @@ impl Place {
     }
 }
 
-/// All letters with the folder they lie in.
-fn letters(config: &Config) -> Result<Vec<(DeadLetterFolder, Kept)>> {
-    let mut found = Vec::new();
-    for folder in folders(config) {
-        let path = &folder.path;
-        let listed = DeadLetters::list(path);
-        let listed = listed.with_context(|| format!("cannot list {}", path.display()))?;
-        found.extend(listed.into_iter().map(|kept| (folder.clone(), kept)));
-    }
-    Ok(found)
+/// All letters of all sinks.
+fn letters(config: &Config) -> Result<Vec<Kept>> {
+    let folder = dead::folder(config);
+    DeadLetters::list(folder).with_context(|| format!("cannot list {}", folder.display()))
 }
 
 fn list(options: &List) -> Result<ExitCode> {
     let config = options.place.config()?;
     let mut out = std::io::stdout().lock();
     let mut count = 0;
-    for (_, kept) in letters(&config)? {
+    for kept in letters(&config)? {
         if kept.done && !options.all {
             continue;
         }
@@ -113,7 +111,8 @@ fn list(options: &List) -> Result<ExitCode> {
             let done = if kept.done { " (done)" } else { "" };
             writeln!(out, "{}{done}", kept.name)?;
             // A device and a store chose these words: nothing in them may move the cursor.
-            writeln!(out, "  {} {} {:?}", word("kind"), word("device"), word("reason"))?;
+            let (kind, sink) = (word("kind"), word("sink"));
+            writeln!(out, "  {kind} {} to {sink} {:?}", word("device"), word("reason"))?;
         }
     }
     if !options.place.json {
@@ -161,7 +160,7 @@ fn show(options: &Show) -> Result<ExitCode> {
 }
 
 fn named(config: &Config, name: &str) -> Result<Option<Kept>> {
-    Ok(letters(config)?.into_iter().map(|(_, kept)| kept).find(|kept| kept.name == name))
+    Ok(letters(config)?.into_iter().find(|kept| kept.name == name))
 }
 
 fn path(path: &Path) -> String {
@@ -173,35 +172,28 @@ fn replay(options: &Replay) -> Result<ExitCode> {
     let config = options.place.config()?;
     let all = letters(&config)?;
     for name in &options.names {
-        if !all.iter().any(|(_, kept)| kept.name == *name) {
+        if !all.iter().any(|kept| kept.name == *name) {
             bail!("no dead letter has the name {name}");
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut sinks: Vec<(String, Box<dyn Sink>)> = Vec::new();
+    let asked = |kept: &Kept| options.names.is_empty() || options.names.contains(&kept.name);
+    let is_open = |kept: &Kept| !kept.done && kept.kind == KeptKind::Row && asked(kept);
+    let mut stores = Stores::new(&config)?;
+    let mut tried = Vec::new();
+    for kept in all.into_iter().filter(is_open) {
+        let reason = stores.send(&kept).err();
+        tried.push((kept, reason));
+    }
+    stores.hold();
     let (mut stored, mut refused) = (0, 0);
     let mut out = std::io::stdout().lock();
-    for (folder, kept) in all {
-        let asked = options.names.is_empty() || options.names.contains(&kept.name);
-        if !asked || kept.done || kept.kind != KeptKind::Row {
-            continue;
-        }
-        let place = match sinks.iter().position(|(sink, _)| *sink == folder.sink) {
-            Some(place) => place,
-            None => {
-                let sink = open_sink(&config, &folder.sink).map_err(anyhow::Error::msg)?;
-                sinks.push((folder.sink.clone(), sink));
-                sinks.len() - 1
-            }
-        };
-        let sent = runtime.block_on(send(&kept, &mut *sinks[place].1));
-        if sent.is_ok() {
+    for (kept, reason) in tried {
+        if reason.is_none() {
             kept.mark_done().with_context(|| format!("cannot rename {}", kept.path.display()))?;
             stored += 1;
         } else {
             refused += 1;
         }
-        let reason = sent.err();
         if options.place.json {
             let (name, stored) = (&kept.name, reason.is_none());
             writeln!(out, "{}", json!({ "name": name, "stored": stored, "reason": reason }))?;
@@ -215,9 +207,55 @@ fn replay(options: &Replay) -> Result<ExitCode> {
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn send(kept: &Kept, sink: &mut dyn Sink) -> Result<(), String> {
-    let letter = kept.letter().map_err(|error| error.to_string())?;
-    let rows = letter.rows().map_err(|error| error.to_string())?;
+/// The stores that letters are sent to; each is opened when the first letter names it.
+struct Stores<'a> {
+    config: &'a Config,
+    registry: Arc<Registry>,
+    runtime: tokio::runtime::Runtime,
+    /// By the name in the letters; one that cannot be opened says why at each.
+    sinks: BTreeMap<String, Result<Box<dyn Sink>, String>>,
+    /// How long the last answer must be waited out until it is worth something.
+    hold: Duration,
+}
+
+impl<'a> Stores<'a> {
+    fn new(config: &'a Config) -> Result<Self> {
+        let registry = dead::registry(config).map_err(anyhow::Error::msg);
+        let registry = registry.context("the device registry")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let sinks = BTreeMap::new();
+        Ok(Self { config, registry, runtime, sinks, hold: Duration::ZERO })
+    }
+
+    /// Sends one letter; says why it was not taken.
+    fn send(&mut self, kept: &Kept) -> Result<(), String> {
+        let letter = kept.letter().map_err(|error| error.to_string())?;
+        let open = || dead::open_sink(self.config, &letter.sink);
+        let sink = self.sinks.entry(letter.sink.clone()).or_insert_with(open);
+        let sink = sink.as_mut().map_err(|reason| reason.clone())?;
+        self.runtime.block_on(send(&letter, &self.registry, &mut **sink))?;
+        if let Durability::After(hold) = sink.durability() {
+            self.hold = self.hold.max(hold);
+        }
+        Ok(())
+    }
+
+    /// Waits where a store answers before its rows survive its death, as the storage tier does. Cut
+    /// off here, the letters are not marked and can be sent again.
+    fn hold(&self) {
+        if !self.hold.is_zero() {
+            eprintln!("all are sent; {:?} until the store has them on disk", self.hold);
+            std::thread::sleep(self.hold);
+        }
+    }
+}
+
+async fn send(
+    letter: &Letter,
+    registry: &Arc<Registry>,
+    sink: &mut dyn Sink,
+) -> Result<(), String> {
+    let rows = letter.rows(registry.clone()).map_err(|error| error.to_string())?;
     let encoded = sink.encode(&rows).map_err(|error| error.to_string())?;
     match sink.send(&encoded, &letter.token()).await {
         Outcome::Ack => Ok(()),

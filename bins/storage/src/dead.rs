@@ -1,38 +1,105 @@
-//! Where each sink of a configuration keeps its dead letters, and how it is opened to take them
-//! again.
+//! Where the sinks of a configuration keep their dead letters, and how a sink is opened to take
+//! them again.
+//!
+//! All sinks share one folder: a letter names its sink, and so does its file.
 
-use std::path::PathBuf;
+use std::{path::Path, sync::Arc};
+
+use forebay_model::registry::Registry;
 
 use crate::{config::Config, sink::Sink};
 
-/// A folder of dead letters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetterFolder {
-    /// Whose, as the configuration names its section.
-    pub sink: String,
-    /// Where.
-    pub path: PathBuf,
-}
-
-/// The folders of all sinks that are enabled.
+/// The folder of the dead letters of all sinks, also of those that are not enabled any more.
 #[must_use]
-pub fn folders(config: &Config) -> Vec<DeadLetterFolder> {
-    let mut folders = Vec::new();
-    if config.lake.enabled {
-        let path = config.lake.dead_letters.clone();
-        folders.push(DeadLetterFolder { sink: "lake".to_owned(), path });
-    }
-    folders
+pub fn folder(config: &Config) -> &Path {
+    &config.lake.dead_letters
 }
 
-/// The sink of a section, to send dead letters to.
+/// The sink that a letter names, to send it to: `postgres`, or `postgres-west` where that is the
+/// sink of the middle `west` among several.
 ///
 /// # Errors
-/// A sentence: there is no such sink, or it cannot be opened.
-pub fn open_sink(config: &Config, sink: &str) -> Result<Box<dyn Sink>, String> {
-    match sink {
-        // What the lake cannot write it will take later: it has only entries that are none.
-        "lake" if config.lake.enabled => Err("the lake refuses no row".to_owned()),
-        other => Err(format!("no sink {other} is configured")),
+/// A sentence: there is no such sink, it is not enabled, or it cannot be opened.
+pub fn open_sink(config: &Config, name: &str) -> Result<Box<dyn Sink>, String> {
+    let is = |store: &str| {
+        let rest = name.strip_prefix(store);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    #[cfg(feature = "clickhouse")]
+    if is("clickhouse") {
+        enabled(config.clickhouse.enabled, "clickhouse")?;
+        return Ok(Box::new(crate::clickhouse::ClickhouseSink::alone(&config.clickhouse)));
+    }
+    #[cfg(feature = "postgres")]
+    if is("postgres") {
+        enabled(config.postgres.enabled, "postgres")?;
+        return Ok(Box::new(crate::postgres::PostgresSink::new(&config.postgres)));
+    }
+    #[cfg(feature = "remote-write")]
+    if is("remote-write") {
+        enabled(config.remote_write.enabled, "remote_write")?;
+        let sink = crate::remote_write::RemoteWriteSink::new(&config.remote_write);
+        return Ok(Box::new(sink.map_err(|reason| format!("remote_write.url: {reason}"))?));
+    }
+    #[cfg(feature = "redis")]
+    if is("redis") {
+        enabled(config.redis.enabled, "redis")?;
+        return Ok(Box::new(crate::redis::RedisSink::new(&config.redis)));
+    }
+    if is("lake") {
+        // What the lake cannot write it will take later: it sets aside only entries that are none.
+        return Err("the lake refuses no row".to_owned());
+    }
+    Err(format!("this build has no sink {name}"))
+}
+
+fn enabled(is_enabled: bool, section: &str) -> Result<(), String> {
+    if is_enabled { Ok(()) } else { Err(format!("{section}.enabled is not set in --config")) }
+}
+
+/// What is known of devices by the files of a configuration, to describe rows that are sent again.
+///
+/// # Errors
+/// A sentence: a file cannot be read, or holds no registry.
+pub fn registry(config: &Config) -> Result<Arc<Registry>, String> {
+    let mut texts = Vec::new();
+    for path in &config.registry.files {
+        let bytes = std::fs::read(path);
+        let bytes = bytes.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        texts.push((path.display().to_string(), bytes));
+    }
+    let texts = texts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    Ok(Arc::new(Registry::load(texts).map_err(|error| error.to_string())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_finds_its_sink_by_its_name_with_and_without_a_middle() {
+        let mut config = Config::default();
+        let open = |config: &Config, name: &str| open_sink(config, name).err();
+        for (name, section) in [
+            ("clickhouse", "clickhouse"),
+            ("postgres-west", "postgres"),
+            ("remote-write-east", "remote_write"),
+            ("redis", "redis"),
+        ] {
+            let reason = open(&config, name).expect("not enabled");
+            assert!(reason.starts_with(&format!("{section}.enabled")), "{name}: {reason}");
+        }
+        config.clickhouse.enabled = true;
+        config.postgres.enabled = true;
+        config.remote_write.enabled = true;
+        config.redis.enabled = true;
+        for store in ["clickhouse", "postgres", "remote-write", "redis"] {
+            assert_eq!(open(&config, store), None);
+            assert_eq!(open(&config, &format!("{store}-a-middle")), None);
+        }
+        assert_eq!(open(&config, "lake").as_deref(), Some("the lake refuses no row"));
+        for other in ["postgresql", "kafka", ""] {
+            assert!(open(&config, other).expect("none").contains("no sink"), "{other}");
+        }
     }
 }

@@ -341,7 +341,7 @@ fn a_letter_is_the_row_as_it_was_and_counts_once_however_often_it_is_sent() {
     store.lock().unwrap().bad.clear();
     let mut sink = StoreSink { store: store.clone(), life };
     for letter in letters(dir.path()) {
-        let rows = letter.rows().unwrap();
+        let rows = letter.rows(Arc::default()).unwrap();
         assert!(shown.remove(&format!("{:?}", rows.row(0))), "{letter:?}");
         let encoded = sink.encode(&rows).unwrap();
         for _ in 0..3 {

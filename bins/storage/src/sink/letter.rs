@@ -3,9 +3,11 @@
 //! It is JSON, for people and for `forebay dlq`. The token is that of the piece that was refused:
 //! sent again under it, the row counts once however often that is done.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
-use forebay_model::{Body, Invalid, Message, MessageId, Reading, SessionId, Timestamp, Value};
+use forebay_model::{
+    Body, Invalid, Message, MessageId, Reading, SessionId, Timestamp, Value, registry::Registry,
+};
 use forebay_wire::{QueueId, Seq, base64};
 use serde::{Deserialize, Serialize};
 
@@ -122,11 +124,11 @@ impl Letter {
         Token { queue, first, last, piece: Some(piece) }
     }
 
-    /// The row as a batch of its own, as it was when it was refused.
+    /// The row as a batch of its own, as it was when it was refused, described by `registry`.
     ///
     /// # Errors
     /// A number is out of its bounds: somebody changed the letter by hand.
-    pub fn rows(&self) -> Result<Rows, Invalid> {
+    pub fn rows(&self, registry: Arc<Registry>) -> Result<Rows, Invalid> {
         let body = match &self.value {
             LetterValue::Opaque { content_type, payload } => Body::Opaque {
                 content_type: Cow::Borrowed(content_type),
@@ -155,6 +157,7 @@ impl Letter {
             body,
         };
         let mut rows = Rows::new(self.queue);
+        rows.describe_by(registry);
         rows.append(self.entry, &message);
         rows.number_from(self.index);
         Ok(rows)
