@@ -123,6 +123,11 @@ impl Connection {
         Ok(Self { connection, script })
     }
 
+    /// Whether the server is there on this connection.
+    pub(super) async fn ping(&mut self) -> Result<(), Failure> {
+        Ok(Cmd::new().arg("PING").exec_async(&mut self.connection).await?)
+    }
+
     /// Offers all values of a block.
     pub(super) async fn store(&mut self, block: &Encoded) -> Result<(), Failure> {
         for parts in block.parts.chunks(PIPELINE_DEVICES) {

@@ -19,15 +19,21 @@ use std::{
 use crate::{
     config,
     rows::Rows,
-    sink::{Durability, EncodeError, Encoded, Idempotency, Outcome, Sending, Sink, Token},
+    sink::{Durability, EncodeError, Encoded, Idempotency, Looking, Outcome, Sending, Sink, Token},
 };
 
 use connection::Connection;
+
+/// A server that takes longer to say that it is there is taken to have died: values that it is sent
+/// once more change nothing.
+const PING_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Keeps the last values of ranges at one server.
 pub struct RedisSink {
     settings: config::Redis,
     connection: Option<Connection>,
+    /// Connections made so far.
+    made: u64,
     not_applicable: Arc<AtomicU64>,
 }
 
@@ -35,7 +41,8 @@ impl RedisSink {
     /// A sink that connects when it has something to send.
     #[must_use]
     pub fn new(settings: &config::Redis) -> Self {
-        Self { settings: settings.clone(), connection: None, not_applicable: Arc::default() }
+        let settings = settings.clone();
+        Self { settings, connection: None, made: 0, not_applicable: Arc::default() }
     }
 
     /// Rows that have no key, so far.
@@ -60,6 +67,7 @@ impl RedisSink {
             Ok(connection) => connection,
             Err(failure) => return failure.into_outcome(),
         };
+        self.made += 1;
         match connection.store(encoded).await {
             Ok(()) => {
                 self.connection = Some(connection);
@@ -89,5 +97,18 @@ impl Sink for RedisSink {
 
     fn idempotency(&self) -> Idempotency {
         Idempotency::LastWriteWins
+    }
+
+    fn life(&mut self) -> Looking<'_> {
+        Box::pin(async {
+            if let Some(connection) = &mut self.connection {
+                let answer = tokio::time::timeout(PING_TIME_MAX, connection.ping()).await;
+                if !answer.is_ok_and(|answer| answer.is_ok()) {
+                    self.connection = None;
+                }
+            }
+            // One for each connection that broke.
+            self.made - u64::from(self.connection.is_some())
+        })
     }
 }

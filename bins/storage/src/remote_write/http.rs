@@ -46,7 +46,12 @@ pub(super) struct Endpoint {
     path: String,
     timeout: Duration,
     open: Option<(SendRequest<Full<Bytes>>, JoinHandle<()>)>,
+    /// Connections made so far.
+    made: u64,
 }
+
+/// For a connection whose other end is gone to hear of it.
+const NEWS_TIME: Duration = Duration::from_millis(1);
 
 impl Endpoint {
     pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, String> {
@@ -63,7 +68,15 @@ impl Endpoint {
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
             timeout,
             open: None,
+            made: 0,
         })
+    }
+
+    /// How often the endpoint may have died so far: once for each connection that broke.
+    pub(super) async fn life(&self) -> u64 {
+        tokio::time::sleep(NEWS_TIME).await;
+        let is_open = self.open.as_ref().is_some_and(|(sender, _)| !sender.is_closed());
+        self.made - u64::from(is_open)
     }
 
     /// Posts one compressed request and reads the answer.
@@ -140,6 +153,7 @@ impl Endpoint {
                 let _ = connection.await;
             });
             self.open = Some((sender, driver));
+            self.made += 1;
         }
         let open = self.open.as_mut().map(|(sender, _)| sender);
         open.ok_or_else(|| "the connection went away".to_owned())

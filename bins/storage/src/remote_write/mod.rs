@@ -20,7 +20,7 @@ use std::{
 use crate::{
     config,
     rows::Rows,
-    sink::{Durability, EncodeError, Encoded, Idempotency, Outcome, Sending, Sink, Token},
+    sink::{Durability, EncodeError, Encoded, Idempotency, Looking, Outcome, Sending, Sink, Token},
 };
 
 use http::{Answer, Endpoint};
@@ -132,6 +132,10 @@ impl Sink for RemoteWriteSink {
 
     fn idempotency(&self) -> Idempotency {
         Idempotency::Key
+    }
+
+    fn life(&mut self) -> Looking<'_> {
+        Box::pin(self.endpoint.life())
     }
 }
 

@@ -14,6 +14,7 @@ mod backoff;
 mod bisect;
 mod buffer;
 mod dead_letter;
+mod held;
 mod letter;
 mod reader;
 mod status;
@@ -151,6 +152,9 @@ pub struct EncodeError(pub String);
 /// The future of [`Sink::send`].
 pub type Sending<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
+/// The future of [`Sink::life`].
+pub type Looking<'a> = Pin<Box<dyn Future<Output = u64> + Send + 'a>>;
+
 /// A store.
 pub trait Sink: Send + 'static {
     /// The bytes of a range: a function of the rows alone, of no clock, counter or random number.
@@ -168,4 +172,11 @@ pub trait Sink: Send + 'static {
 
     /// Why sending twice counts once.
     fn idempotency(&self) -> Idempotency;
+
+    /// The number of the store's life, from 0: another one if the store may have died since it was
+    /// asked for last, because a connection broke, and so may have forgotten what it acked. Only a
+    /// sink whose ack is worth something [after a while](Durability::After) needs to know.
+    fn life(&mut self) -> Looking<'_> {
+        Box::pin(std::future::ready(0))
+    }
 }

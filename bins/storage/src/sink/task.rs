@@ -1,7 +1,6 @@
 //! One sink at work: its two threads, and how they end.
 
 use std::{
-    collections::VecDeque,
     io,
     path::PathBuf,
     sync::{
@@ -16,7 +15,8 @@ use forebay_link::QueueId;
 use forebay_ops::{Shutdown, thread};
 
 use super::{
-    DeadLetters, Encoded, Limits, RangeBuffer, Sink, SinkStatus, reader::Reader, writer::Writer,
+    DeadLetters, Encoded, Limits, RangeBuffer, Sink, SinkStatus, held::HeldBack, reader::Reader,
+    writer::Writer,
 };
 use crate::{feed::Consumer, registry::Current};
 
@@ -82,7 +82,7 @@ impl SinkTask {
             status: status.clone(),
             stop: stop.clone(),
             stored,
-            held_back: VecDeque::new(),
+            held_back: HeldBack::default(),
             dead_letters: DeadLetters::new(&dead_letters, &name),
             refused_in_a_row: 0,
         };

@@ -6,18 +6,19 @@
 //! leaves the rest to the next start.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use forebay_link::Error;
+use tokio::runtime::Runtime;
 
 use super::{
     Backoff, DeadLetters, Durability, Encoded, Letter, Outcome, RangeBuffer, Sending, Sink,
     SinkState, SinkStatus, Token, TokenPiece,
     bisect::{Bisection, PLAN_WHOLE, SUSPECTS_MAX, Step, Suspect},
     buffer::Sealed,
+    held::HeldBack,
     task::Stop,
 };
 use crate::{feed::Consumer, rows::Rows};
@@ -37,8 +38,8 @@ pub(super) struct Writer<C, S> {
     pub(super) stop: Arc<Stop>,
     /// Told after a range is acked, before the buffer lets go of it.
     pub(super) stored: Box<dyn FnMut(&Encoded) + Send>,
-    /// Ranges acked and held back: when they may be committed, and their last entries.
-    pub(super) held_back: VecDeque<(Instant, Token, u64)>,
+    /// Ranges acked and not committed yet.
+    pub(super) held_back: HeldBack,
     pub(super) dead_letters: DeadLetters,
     /// Rows refused since the store took something for the last time.
     pub(super) refused_in_a_row: usize,
@@ -75,29 +76,25 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         let buffer = self.buffer.clone();
         let stop = self.stop.clone();
         loop {
-            let due = self.held_back.front().map(|(due, ..)| *due);
+            let due = self.held_back.due();
             let is_due = || due.is_some_and(|due| due <= Instant::now());
             let done = match buffer.oldest(&|| stop.is_set() || is_due()) {
                 Some(range) => self.store(&runtime, range),
                 // The next range may be long in coming: the cursor does not wait for it.
-                None if is_due() && !stop.is_set() => self.commit_held_back(false),
+                None if is_due() && !stop.is_set() => self.commit_held_back(&runtime, false),
                 None => break,
             };
             if done.is_err() {
                 break;
             }
         }
-        let _ = self.commit_held_back(true);
+        let _ = self.commit_held_back(&runtime, true);
         self.status.set_oldest_us(self.buffer.oldest_us());
         self.status.set_state(SinkState::Ended, "");
         self.stop.set();
     }
 
-    fn store(
-        &mut self,
-        runtime: &tokio::runtime::Runtime,
-        range: Arc<Sealed>,
-    ) -> Result<(), Stopped> {
+    fn store(&mut self, runtime: &Runtime, range: Arc<Sealed>) -> Result<(), Stopped> {
         let rows = &range.rows;
         let Some((first, last)) = rows.span() else {
             self.buffer.release(range);
@@ -112,9 +109,10 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
                 return self.commit(token, entries);
             }
             // Not before those that are held back.
-            self.held_back.push_back((Instant::now(), token, entries));
+            self.held_back.push(Instant::now(), token, entries);
             return Ok(());
         }
+        self.make_room(runtime)?;
         let mut wait = Backoff::for_human();
         let cut = loop {
             match Bisection::resume(row_count as u32, &range.plan) {
@@ -144,8 +142,8 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         match self.sink.durability() {
             Durability::OnAck => self.commit(token, entries),
             Durability::After(hold) => {
-                self.held_back.push_back((Instant::now() + hold, token, entries));
-                self.commit_held_back(false)
+                self.held_back.push(Instant::now() + hold, token, entries);
+                self.commit_held_back(runtime, false)
             }
         }
     }
@@ -162,7 +160,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
     /// Sends rows until the store has taken or refused them; says why they were refused.
     fn send(
         &mut self,
-        runtime: &tokio::runtime::Runtime,
+        runtime: &Runtime,
         rows: &Rows,
         token: &Token,
     ) -> Result<Result<(), String>, Stopped> {
@@ -184,6 +182,10 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
                     let bytes: usize = encoded.parts.iter().map(|part| part.bytes.len()).sum();
                     self.status.batches.fetch_add(1, Ordering::Relaxed);
                     self.status.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                    if let Durability::After(hold) = self.sink.durability() {
+                        self.held_back.keep(*token, encoded);
+                        self.repeat_if_lost(runtime, hold)?;
+                    }
                     return Ok(Ok(()));
                 }
                 Outcome::Transient(reason) => self.retry(&reason, &mut backoff)?,
@@ -198,7 +200,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
     /// Returns how many those are.
     fn bisect(
         &mut self,
-        runtime: &tokio::runtime::Runtime,
+        runtime: &Runtime,
         rows: &Rows,
         token: &Token,
         mut cut: Bisection,
@@ -294,8 +296,8 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
     }
 
     /// Commits what was held back long enough, or waits for all of it.
-    fn commit_held_back(&mut self, all: bool) -> Result<(), Stopped> {
-        while let Some(&(due, token, entries)) = self.held_back.front() {
+    fn commit_held_back(&mut self, runtime: &Runtime, all: bool) -> Result<(), Stopped> {
+        while let Some(due) = self.held_back.due() {
             let wait = due.saturating_duration_since(Instant::now());
             if !wait.is_zero() && !all {
                 return Ok(());
@@ -303,10 +305,81 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
             if self.stop.wait(wait) {
                 return Err(Stopped);
             }
-            self.held_back.pop_front();
-            self.commit(token, entries)?;
+            self.commit_oldest(runtime)?;
         }
         Ok(())
+    }
+
+    /// Waits until the blocks that are held back leave room for more.
+    fn make_room(&mut self, runtime: &Runtime) -> Result<(), Stopped> {
+        while self.held_back.is_full()
+            && let Some(due) = self.held_back.due()
+        {
+            if self.stop.wait(due.saturating_duration_since(Instant::now())) {
+                return Err(Stopped);
+            }
+            self.commit_oldest(runtime)?;
+        }
+        Ok(())
+    }
+
+    /// Commits the oldest range that is held back and due, unless it has to be sent again.
+    fn commit_oldest(&mut self, runtime: &Runtime) -> Result<(), Stopped> {
+        if let Durability::After(hold) = self.sink.durability()
+            && self.repeat_if_lost(runtime, hold)?
+        {
+            return Ok(());
+        }
+        match self.held_back.pop() {
+            Some(held) => self.commit(held.token, held.entries),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends again what is held back if the store may have died since it acked that; says whether.
+    fn repeat_if_lost(&mut self, runtime: &Runtime, hold: Duration) -> Result<bool, Stopped> {
+        let mut repeated = false;
+        loop {
+            let life = runtime.block_on(self.sink.life());
+            if !self.held_back.is_in_doubt(life) {
+                return Ok(repeated);
+            }
+            let blocks = self.held_back.blocks();
+            tracing::warn!(consumer = %self.name, blocks = blocks.len(),
+                "the store may have died: sending again what it may not have written");
+            for (token, encoded) in &blocks {
+                self.send_again(runtime, encoded, token)?;
+            }
+            self.held_back.put_off(hold);
+            repeated = true;
+        }
+    }
+
+    fn send_again(
+        &mut self,
+        runtime: &Runtime,
+        encoded: &Encoded,
+        token: &Token,
+    ) -> Result<(), Stopped> {
+        let (mut backoff, mut wait) = (Backoff::default(), Backoff::for_human());
+        loop {
+            let sending = self.sink.send(encoded, token);
+            match runtime.block_on(unless_stopped(&self.stop, sending))? {
+                Outcome::Ack => {
+                    self.mended();
+                    return Ok(());
+                }
+                Outcome::Transient(reason) => self.retry(&reason, &mut backoff)?,
+                Outcome::Misconfigured(reason) => self.alarm(&reason, &mut wait)?,
+                Outcome::Poison(reason) => {
+                    // It took these rows before: what it says of them now is that they are late.
+                    tracing::error!(consumer = %self.name, first = %token.first,
+                        last = %token.last, reason,
+                        "the store refuses what it had acked before it may have died");
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Asks the middle until it has answered. A queue that the middle no longer has needs no
