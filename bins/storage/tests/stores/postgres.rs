@@ -18,6 +18,7 @@ use crate::{
         rows::{OwnedCell, OwnedRow, all_rows, messages, simple},
     },
     fixture::{QUEUE, misconfigured, poison, rows, runtime, send, send_as, send_on, transient},
+    storm::Store,
 };
 
 pub(crate) fn settings(server: &Postgres) -> config::Postgres {
@@ -290,4 +291,41 @@ pub(crate) fn section(server: &Postgres, folder: &Path) -> String {
         forebay_testkit::postgres::USER,
         password.display(),
     )
+}
+
+impl Store for Postgres {
+    const NAME: &'static str = "postgres";
+
+    fn section(&self, folder: &Path) -> String {
+        section(self, folder)
+    }
+
+    fn kill(&mut self) {
+        Postgres::kill(self).unwrap();
+    }
+
+    fn restart(&mut self) {
+        Postgres::restart(self).unwrap();
+    }
+
+    fn count(&self) -> u64 {
+        counts(self).0
+    }
+
+    fn distinct(&self) -> u64 {
+        counts(self).1
+    }
+
+    fn identities(&self) -> Vec<String> {
+        let identity = "concat_ws(' ', tenant, device, session, seq, index)";
+        ask(self, &format!("SELECT {identity} FROM forebay.readings"))
+    }
+
+    fn locations(&self) -> u64 {
+        ask(self, "SELECT count(DISTINCT location) FROM forebay.readings")[0].parse().unwrap()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

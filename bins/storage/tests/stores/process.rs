@@ -9,17 +9,32 @@ use crate::common::Served;
 /// Starts it on its own folder, without a lake and without a live feed: only the store named in
 /// `section`, in TOML.
 pub(crate) fn storage(name: &str, folder: &Path, served: &Served, section: &str) -> Child {
+    let lake = format!("enabled = false\ndead_letters = {:?}\n", folder.join("dead"));
+    start(name, folder, served, &format!("[lake]\n{lake}{section}"), None)
+}
+
+/// Starts it with these sections, beside those that are the same for all, and with a fault that was
+/// planted for the tests.
+pub(crate) fn start(
+    name: &str,
+    folder: &Path,
+    served: &Served,
+    sections: &str,
+    fault: Option<&str>,
+) -> Child {
     fs::create_dir_all(folder).unwrap();
     let config = format!(
-        "[[middles]]\nfeed = \"{}\"\nfetch = \"{}\"\n\
-         [http]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
-         [lake]\nenabled = false\ndead_letters = \"{}\"\n[live]\nenabled = false\n{section}",
+        "[[middles]]\nfeed = \"{}\"\nfetch = \"{}\"\n[live]\nenabled = false\n\
+         [http]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n{sections}",
         served.publisher.endpoint(),
         served.replay.endpoint(),
-        folder.join("dead").display(),
     );
     let path = folder.join(format!("{name}.toml"));
     fs::write(&path, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay-storage"));
-    Child::spawn(name, command.arg("--config").arg(path), folder).unwrap()
+    command.arg("--config").arg(path);
+    if let Some(fault) = fault {
+        command.env("FOREBAY_PLANTED_FAULT", fault);
+    }
+    Child::spawn(name, &mut command, folder).unwrap()
 }
