@@ -4,7 +4,9 @@
 //! Under load, one middle is killed and comes back under another address; then the other one's cable
 //! is pulled, a front is scaled in meanwhile, which leaves a ring with acknowledged entries behind,
 //! and that ring is handed over by `forebay queue drain --to`. The simulator's own comparison of what
-//! was acknowledged with the lake must find nothing lost, invented, doubled or changed.
+//! was acknowledged with the lake must find nothing lost, invented, doubled or changed. Where devices
+//! do not roam, each is pinned to one middle by its hash, and nothing may be out of order either:
+//! not even when that middle falls silent, and is found again elsewhere.
 //!
 //! Cannot show: power cuts, and a network that is slow rather than cut. Root only.
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
@@ -12,7 +14,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_testkit::netns::{Host, Lan};
 use forebay_testkit::{Child, http, or_skip, wait_until};
@@ -163,9 +165,9 @@ impl Installation {
     }
 
     /// Devices that send for so many seconds and then compare what was acknowledged with the lake.
-    fn send(&self, seconds: &str) -> Child {
+    fn send(&self, seconds: &str, how: &[&str]) -> Child {
         let mut sim = self.devices.command(env!("CARGO_BIN_EXE_forebay"));
-        sim.args(["sim", "--devices", "60", "--rate", "600", "--roam", "--duration", seconds]);
+        sim.args(["sim", "--devices", "60", "--rate", "600", "--duration", seconds]).args(how);
         for front in &self.fronts {
             sim.args(["--url", &format!("ws://{}:7400", front.name)]);
         }
@@ -173,11 +175,13 @@ impl Installation {
         Child::spawn("devices", &mut sim, self.folder.path()).unwrap()
     }
 
-    /// A middle is killed, and comes back on its disk under another address.
+    /// A middle is killed, if it was not cut off before, and comes back on its disk under another
+    /// address.
     fn move_middle(&mut self, at: usize) {
         let middle = &mut self.middles[at];
         middle.process.take().unwrap().kill().unwrap();
         middle.host.move_to(Ipv4Addr::new(10, 97, 0, 50)).unwrap();
+        middle.host.plug().unwrap();
         self.tell_names(None);
         let folder = self.folder.path().to_owned();
         self.middles[at].start("middle", &folder);
@@ -188,6 +192,19 @@ impl Installation {
                 front.metric("forebay_front_uplink_connected", &partition) == 1
             });
         }
+    }
+
+    /// How many entries a middle took since its start.
+    fn taken(&self, middle: usize) -> u64 {
+        self.middles[middle].metric("forebay_middle_entries_total", "")
+    }
+
+    /// Waits for the verdict of the devices.
+    fn assert_clean(mut devices: Child) {
+        let status = devices.wait(VERDICT_WITHIN).unwrap();
+        let log = devices.log();
+        assert!(status.success(), "{log}");
+        assert!(log.contains("lost 0, invented 0, duplicated 0, wrong 0, out of order 0"), "{log}");
     }
 
     /// Hands what a front left for one middle over to it; how many entries that were.
@@ -209,7 +226,7 @@ impl Installation {
 fn nothing_is_lost_when_a_middle_moves_and_a_front_is_scaled_in_while_the_other_is_cut_off() {
     let Some(lan) = or_skip(Lan::new()) else { return };
     let mut all = Installation::start(&lan);
-    let mut devices = all.send("15");
+    let devices = all.send("15", &["--roam"]);
     for front in &all.fronts {
         wait_until("messages flow", WITHIN, || {
             front.metric("forebay_front_messages_total", "") > 50
@@ -233,8 +250,30 @@ fn nothing_is_lost_when_a_middle_moves_and_a_front_is_scaled_in_while_the_other_
     assert!(orphaned >= ORPHANED_MIN, "only {orphaned} were left behind");
     assert_eq!(all.drain(last, 0), 0, "what was handed over is there again");
 
-    let status = devices.wait(VERDICT_WITHIN).unwrap();
-    assert!(status.success(), "{}", devices.log());
-    let log = devices.log();
-    assert!(log.contains("lost 0, invented 0, duplicated 0, wrong 0"), "{log}");
+    Installation::assert_clean(devices);
+}
+
+#[test]
+fn devices_keep_their_middle_and_their_order_when_it_falls_silent_and_comes_back_elsewhere() {
+    let Some(lan) = or_skip(Lan::new()) else { return };
+    let mut all = Installation::start(&lan);
+    let devices = all.send("15", &[]);
+    wait_until("both middles take entries", WITHIN, || (0..2).all(|at| all.taken(at) > 200));
+
+    // Nothing is closed, and nothing answers.
+    all.middles[1].host.unplug().unwrap();
+    let (unplugged, before) = (Instant::now(), all.taken(0));
+    wait_until("all fronts notice", WITHIN, || {
+        let connected = "forebay_front_uplink_connected";
+        all.fronts.iter().all(|front| front.metric(connected, "partition=\"middle-2\"") == 0)
+    });
+    println!("noticed by all fronts after {:?}", unplugged.elapsed());
+    wait_until("the devices of the other go on", WITHIN, || all.taken(0) > before + 500);
+    let held =
+        all.fronts.iter().map(|front| front.metric("forebay_front_queue_entries", "middle-2"));
+    let held: u64 = held.sum();
+    assert!(held > 200, "what is for the one that is away waits for it: {held}");
+    all.move_middle(1);
+    wait_until("it takes what waited", WITHIN, || all.taken(1) >= held);
+    Installation::assert_clean(devices);
 }
