@@ -6,16 +6,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_model::TenantId;
-use forebay_ops::admin::Parameters;
-use forebay_queue::{Entry, Seq};
-use forebay_wire::entry;
+use forebay_ops::admin::{Parameters, number};
+use forebay_queue::Seq;
+use forebay_wire::entry::Wanted;
 use serde_json::{Value, json};
 
-use crate::{front::Front, rings::Ring};
-
-/// Entries and bytes looked at in one step.
-const STEP_ENTRIES: usize = 4096;
-const STEP_BYTES: usize = 4 << 20;
+use crate::front::Front;
 
 /// How the front stands.
 pub(crate) fn status(front: &Front) -> Value {
@@ -53,24 +49,14 @@ pub(crate) fn status(front: &Front) -> Value {
 /// What is wrong with the question.
 pub(crate) fn locate(front: &Front, parameters: &Parameters) -> Result<Value, String> {
     let text = |name: &str| parameters.get(name).map(String::as_str);
-    let number = |name: &str| {
-        let text = text(name).ok_or_else(|| format!("{name} is missing"))?;
-        text.parse::<u64>().map_err(|_| format!("{name} is not a number"))
-    };
     let single = TenantId::single();
     let tenant = text("tenant").unwrap_or(single.as_str());
     let device = text("device").ok_or("device is missing")?;
-    let (session, seq) = (number("session")?, number("seq")?);
-    let is_it = |one: &Entry<'_>| {
-        entry::head(one.payload).is_ok_and(|head| {
-            head.seq.get() == seq
-                && head.session.get() == session
-                && head.device == device
-                && head.tenant == tenant
-        })
-    };
+    let (session, seq) = (number(parameters, "session")?, number(parameters, "seq")?);
+    let wanted = Wanted { tenant, device, session, seq };
     for ring in &front.rings {
-        if let Some((place, time_us)) = find(ring, is_it)? {
+        let found = ring.queue.tail(Some(Seq::NONE)).find(|one| wanted.is_in(one.payload));
+        if let Some((place, time_us)) = found.map_err(|error| error.to_string())? {
             let acked = ring.acked.get() >= place;
             return Ok(json!({
                 "found": true, "partition": ring.name, "queue": ring.queue.id().to_string(),
@@ -80,17 +66,4 @@ pub(crate) fn locate(front: &Front, parameters: &Parameters) -> Result<Value, St
         }
     }
     Ok(json!({ "found": false }))
-}
-
-fn find(ring: &Ring, is_it: impl Fn(&Entry<'_>) -> bool) -> Result<Option<(Seq, u64)>, String> {
-    let mut tail = ring.queue.tail(Some(Seq::NONE));
-    loop {
-        let batch = tail.read(STEP_ENTRIES, STEP_BYTES).map_err(|error| error.to_string())?;
-        if batch.is_empty() {
-            return Ok(None);
-        }
-        if let Some(one) = batch.iter().find(|one| is_it(one)) {
-            return Ok(Some((one.seq, one.time_us)));
-        }
-    }
 }

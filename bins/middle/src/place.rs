@@ -6,9 +6,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use forebay_model::TenantId;
-use forebay_ops::admin::Parameters;
+use forebay_ops::admin::{Parameters, number};
 use forebay_queue::{Entry, Queue, Seq};
-use forebay_wire::{entry, feed::Stored};
+use forebay_wire::{entry::Wanted, feed::Stored};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -16,10 +16,6 @@ use crate::{
     consumers::PREFIX,
     dedup::{Dedup, Key},
 };
-
-/// Entries and bytes looked at in one step.
-const STEP_ENTRIES: usize = 4096;
-const STEP_BYTES: usize = 4 << 20;
 
 /// How the middle stands.
 pub(crate) fn status(log: &Queue, complete: bool) -> Value {
@@ -63,29 +59,22 @@ pub(crate) fn locate(
     parameters: &Parameters,
 ) -> Result<Value, String> {
     let text = |name: &str| parameters.get(name).map(String::as_str);
-    let number = |name: &str| {
-        let text = text(name).ok_or_else(|| format!("{name} is missing"))?;
-        text.parse::<u64>().map_err(|_| format!("{name} is not a number"))
-    };
     let single = TenantId::single();
     let tenant = text("tenant").unwrap_or(single.as_str());
     let device = text("device").ok_or("device is missing")?;
-    let (session, seq) = (number("session")?, number("seq")?);
+    let (session, seq) = (number(parameters, "session")?, number(parameters, "seq")?);
+    let wanted = Wanted { tenant, device, session, seq };
     let key = Key { tenant, device, session };
     let known = {
         let dedup = dedup.lock().unwrap_or_else(PoisonError::into_inner);
         dedup.table.contains(&key, seq)
     };
     let is_it = |one: &Entry<'_>| {
-        let Some(stored) = Stored::decode(one.payload) else { return false };
-        entry::head(stored.entry).is_ok_and(|head| {
-            head.seq.get() == seq
-                && head.session.get() == session
-                && head.device == device
-                && head.tenant == tenant
-        })
+        Stored::decode(one.payload).is_some_and(|stored| wanted.is_in(stored.entry))
     };
-    let place = if known { find(log, is_it)? } else { None };
+    let mut tail = log.tail(Some(Seq::NONE));
+    let found = if known { tail.find(is_it) } else { Ok(None) };
+    let place = found.map_err(|error| error.to_string())?;
     let mut consumers = Map::new();
     for reader in log.readers() {
         let Some(name) = reader.name.strip_prefix(PREFIX) else { continue };
@@ -100,17 +89,4 @@ pub(crate) fn locate(
         "time_us": place.map(|(_, time_us)| time_us),
         "committed_by": consumers,
     }))
-}
-
-fn find(log: &Queue, is_it: impl Fn(&Entry<'_>) -> bool) -> Result<Option<(Seq, u64)>, String> {
-    let mut tail = log.tail(Some(Seq::NONE));
-    loop {
-        let batch = tail.read(STEP_ENTRIES, STEP_BYTES).map_err(|error| error.to_string())?;
-        if batch.is_empty() {
-            return Ok(None);
-        }
-        if let Some(one) = batch.iter().find(|one| is_it(one)) {
-            return Ok(Some((one.seq, one.time_us)));
-        }
-    }
 }

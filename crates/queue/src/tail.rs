@@ -10,6 +10,10 @@ use crate::log::Step;
 use crate::queue::Handle;
 use crate::{Durability, Entry, Result, Seq};
 
+/// Entries and bytes that a search looks at in one step.
+const FOUND_IN_ENTRIES: usize = 4096;
+const FOUND_IN_BYTES: usize = 4 << 20;
+
 /// A reader that copies out what it reads, from [`Queue::tail`](crate::Queue::tail).
 ///
 /// Nothing waits for it: entries that were reclaimed before it came to them are gone, and the next
@@ -85,6 +89,35 @@ impl Tail {
     #[must_use]
     pub fn position(&self) -> Seq {
         self.position.seq
+    }
+
+    /// Reads on to the first entry that `is_it` knows, and gives its seq and time; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    ///
+    /// ```
+    /// # use forebay_queue::{Options, Queue, Seq};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let options = Options { any_filesystem: true, capacity_bytes: 1 << 18, ..Options::default() };
+    /// let queue = Queue::create(dir.path(), &options)?;
+    /// queue.append(7, b"x")?;
+    /// let seq = queue.append(8, b"y")?;
+    /// let mut tail = queue.tail(Some(Seq::NONE));
+    /// assert_eq!(tail.find(|entry| entry.payload == b"y")?, Some((seq, 8)));
+    /// assert_eq!(tail.find(|_| true)?, None);
+    /// # Ok::<(), forebay_queue::Error>(())
+    /// ```
+    pub fn find(&mut self, is_it: impl Fn(&Entry<'_>) -> bool) -> Result<Option<(Seq, u64)>> {
+        loop {
+            let batch = self.read(FOUND_IN_ENTRIES, FOUND_IN_BYTES)?;
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            if let Some(one) = batch.iter().find(|one| is_it(one)) {
+                return Ok(Some((one.seq, one.time_us)));
+            }
+        }
     }
 
     /// Copies out the next entries: at most `max_entries`, and at most `max_bytes` of payload

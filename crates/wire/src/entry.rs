@@ -133,6 +133,32 @@ pub fn head(entry: &[u8]) -> Result<EntryHead<'_>, EntryError> {
     Ok(read_head(&mut decoder)?.0)
 }
 
+/// Which message to look for among entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// The tenant of its device.
+    pub tenant: &'a str,
+    /// The device.
+    pub device: &'a str,
+    /// Its session.
+    pub session: u64,
+    /// Its number in the session.
+    pub seq: u64,
+}
+
+impl Wanted<'_> {
+    /// Whether it is in this entry; bytes that are no entry hold no message.
+    #[must_use]
+    pub fn is_in(&self, entry: &[u8]) -> bool {
+        head(entry).is_ok_and(|head| {
+            head.seq.get() == self.seq
+                && head.session.get() == self.session
+                && head.device == self.device
+                && head.tenant == self.tenant
+        })
+    }
+}
+
 /// Reads a whole entry; texts and payload borrow from it.
 ///
 /// # Errors

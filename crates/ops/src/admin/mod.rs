@@ -36,6 +36,16 @@ type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 type Status = Arc<dyn Fn() -> Value + Send + Sync>;
 /// The parameters behind the question mark, by name.
 pub type Parameters = BTreeMap<String, String>;
+
+/// The parameter `name` as a number.
+///
+/// # Errors
+/// It is missing, or no number: in the words of an answer.
+pub fn number(parameters: &Parameters, name: &str) -> Result<u64, String> {
+    let text = parameters.get(name).ok_or_else(|| format!("{name} is missing"))?;
+    text.parse().map_err(|_| format!("{name} is not a number"))
+}
+
 type Question = Arc<dyn Fn(&Parameters) -> Result<Value, String> + Send + Sync>;
 
 /// Routes that every process has.
