@@ -139,3 +139,70 @@ impl Connection {
         self.state = State::Down { until: now + pause };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn timing() -> Timing {
+        Timing::from(&ConnectConfig::new("tcp://middle:7410"))
+    }
+
+    /// The pause after so many failures before this one.
+    fn pause(seed: u64, failures: u32) -> Duration {
+        let mut connection = Connection { failures, ..Connection::new(timing()) };
+        connection.lost(Duration::ZERO, &mut Random::new(seed));
+        connection.deadline().expect("it is down")
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_spread_over_all_their_length() {
+        let Timing { backoff_min, backoff_max, .. } = timing();
+        for failures in 0..40 {
+            let longest = (backoff_min * (1 << failures.min(10))).min(backoff_max);
+            let mut tenths = [0; 10];
+            for seed in 0..2_000 {
+                let jitter = pause(seed, failures) - backoff_min / 2;
+                assert!(jitter <= longest, "{jitter:?} after {failures} failures");
+                tenths[(jitter.as_micros() * 10 / (longest.as_micros() + 1)) as usize] += 1;
+            }
+            // 200 each; seven standard deviations off is no accident.
+            assert!(tenths.iter().all(|count| (105..295).contains(count)), "{tenths:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_does_its_work_makes_pauses_short_again() {
+        let mut connection = Connection { failures: 9, ..Connection::new(timing()) };
+        connection.settled();
+        connection.lost(Duration::ZERO, &mut Random::new(1));
+        assert!(connection.deadline() <= Some(timing().backoff_min * 3 / 2));
+        connection.refused(Duration::ZERO, Duration::from_secs(3_600));
+        assert_eq!(connection.deadline(), Some(timing().backoff_max * 12));
+    }
+
+    #[test]
+    fn a_silent_peer_is_asked_each_second_and_given_up_after_three() {
+        let (mut connection, mut random) = (Connection::new(timing()), Random::new(1));
+        assert_eq!(connection.poll(Duration::ZERO, &mut random), Some(Due::Connect));
+        connection.connected(Duration::ZERO);
+        let mut due = Vec::new();
+        while connection.is_up() {
+            let now = connection.deadline().expect("it is up");
+            assert_eq!(connection.poll(now - MILLISECOND, &mut random), None);
+            due.extend(connection.poll(now, &mut random).map(|due| (now.as_millis(), due)));
+        }
+        assert_eq!(due, [(1_000, Due::Ping), (2_000, Due::Ping), (3_000, Due::Silent)]);
+    }
+
+    #[test]
+    fn a_sign_of_life_puts_the_silence_off() {
+        let (mut connection, mut random) = (Connection::new(timing()), Random::new(1));
+        connection.connected(Duration::ZERO);
+        connection.heard(MILLISECOND * 2_500);
+        assert_eq!(connection.poll(MILLISECOND * 5_499, &mut random), Some(Due::Ping));
+        assert_eq!(connection.poll(MILLISECOND * 5_500, &mut random), Some(Due::Silent));
+    }
+}
