@@ -138,3 +138,46 @@ fn a_subscriber_that_reads_nothing_is_closed_and_the_others_go_on() {
     publisher.stop(STOP).unwrap();
     replay.stop(STOP).unwrap();
 }
+
+#[test]
+fn a_terabyte_header_behind_large_frames_closes_its_connection() {
+    let config = ReceiverConfig::new("receiver", "tcp://127.0.0.1:0");
+    let receiver = UplinkReceiver::start(config, Memory::new(2), no_failure()).unwrap();
+    let mut peer = connect(receiver.endpoint());
+    peer.write_all(&[greeting(), ready(b"DEALER")].concat()).unwrap();
+    // Frames whose bodies pass unseen, and a small one between two of them.
+    for length in [100_000_u64, 200_000, 10, 64_000, 16_384] {
+        peer.write_all(&[&[2][..], &length.to_be_bytes(), &vec![7; length as usize]].concat())
+            .unwrap();
+    }
+    eventually("all have passed", || receiver.stats().malformed.get() == 5);
+    assert_eq!(receiver.pump().unwrap().violations.get(), 0);
+    peer.write_all(&[&[2][..], &(1_u64 << 40).to_be_bytes(), &[7; 100]].concat()).unwrap();
+    assert!(is_closed(&mut peer));
+    eventually("it is counted", || receiver.pump().unwrap().violations.get() == 1);
+    receiver.stop(STOP).unwrap();
+}
+
+#[test]
+fn entries_of_every_length_pass_unchanged() {
+    let (source, store) = (Memory::new(1), Memory::new(2));
+    let config = ReceiverConfig::new("receiver", "tcp://127.0.0.1:0");
+    let receiver = UplinkReceiver::start(config, store.clone(), no_failure()).unwrap();
+    let config = SenderConfig::new("sender", receiver.endpoint());
+    let sender = UplinkSender::start(config, source.clone(), no_failure()).unwrap();
+    // Alone in a frame, many to a frame, and everything between.
+    let entry = |number: usize| {
+        let length = number.pow(3) % 61_000;
+        (0..length).map(|at| (at ^ number) as u8).collect::<Vec<u8>>()
+    };
+    let mut last = Seq::ZERO;
+    for number in 1..=1_500 {
+        last = source.append(&entry(number));
+    }
+    eventually("all are committed", || source.lock().committed == last);
+    let stored = store.stored();
+    assert!(stored.iter().zip(1..).all(|((_, _, payload), number)| *payload == entry(number)));
+    assert_eq!(stored.len(), 1_500);
+    sender.stop(STOP).unwrap();
+    receiver.stop(STOP).unwrap();
+}

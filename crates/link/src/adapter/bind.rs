@@ -13,7 +13,7 @@ use zeromq::Listener;
 
 use crate::config::{BindConfig, is_private};
 use crate::error::Error;
-use crate::pump::{Pump, PumpConfig, PumpStats, inner_listener};
+use crate::pump::{Accepting, Pump, PumpConfig, PumpStats, inner_listener};
 
 /// Connections that wait to be accepted: where they are more, the system makes each newcomer wait
 /// for a second or longer, the good ones too. The system bounds it again (`somaxconn`).
@@ -41,14 +41,29 @@ impl Door {
     }
 }
 
+/// The way from a door to the ZeroMQ socket behind it.
+#[derive(Debug)]
+pub(super) struct Passage {
+    listener: Listener,
+    pump: Option<Accepting>,
+}
+
+impl Passage {
+    /// Lets peers in, to whoever takes over the listener; called within the runtime.
+    pub(super) fn enter(self) -> io::Result<Listener> {
+        if let Some(pump) = self.pump {
+            pump.start()?;
+        }
+        Ok(self.listener)
+    }
+}
+
 /// Binds what `config` names, with the pump before it: `limits` bounds what a peer may cost.
-///
-/// Gives the door, and the listener for the ZeroMQ socket behind it.
 pub(super) fn open(
     thread: &str,
     config: &BindConfig,
     limits: PumpConfig,
-) -> Result<(Door, Listener), Error> {
+) -> Result<(Door, Passage), Error> {
     if config.tls.is_some() && !(config.pump && config.endpoint.starts_with("tcp://")) {
         let reason = "TLS needs tcp:// and the pump".to_owned();
         return Err(Error::Endpoint { endpoint: config.endpoint.clone(), reason });
@@ -56,13 +71,17 @@ pub(super) fn open(
     let Bound { listener, endpoint, address } = bind(config)?;
     let outer = match listener {
         Listener::Tcp(outer) if config.pump => outer,
-        listener => return Ok((Door { endpoint, address, pump: None }, listener)),
+        listener => {
+            let door = Door { endpoint, address, pump: None };
+            return Ok((door, Passage { listener, pump: None }));
+        }
     };
     let failed = |source| Error::Thread { thread: thread.to_owned(), source };
     let (listener, inner) = inner_listener().map_err(failed)?;
-    let pump =
-        Some(Pump::start(&format!("{thread}-pump"), limits, config.tls.clone(), outer, inner)?);
-    Ok((Door { endpoint, address, pump }, Listener::Ipc(listener)))
+    let name = format!("{thread}-pump");
+    let (pump, accepting) = Pump::new(&name, limits, config.tls.clone(), outer, inner)?;
+    let passage = Passage { listener: Listener::Ipc(listener), pump: accepting };
+    Ok((Door { endpoint, address, pump: Some(pump) }, passage))
 }
 
 #[derive(Debug)]

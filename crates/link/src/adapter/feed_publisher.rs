@@ -7,9 +7,9 @@ use std::task::Poll;
 use bytes::Bytes;
 use forebay_wire::feed::TOPIC;
 use forebay_wire::records::BatchBuilder;
-use zeromq::{Listener, PubSocket, Socket, SocketSend, ZmqMessage};
+use zeromq::{PubSocket, Socket, SocketSend, ZmqMessage};
 
-use crate::adapter::bind::open;
+use crate::adapter::bind::{Passage, open};
 use crate::adapter::server::Server;
 use crate::adapter::stats::PublisherStats;
 use crate::adapter::thread::{Clock, Stop, Thread, block_on};
@@ -32,11 +32,11 @@ impl Server<PublisherStats> {
         source: impl FeedSource,
         on_failure: OnFailure,
     ) -> Result<Self, Error> {
-        let (door, listener) = open(&config.thread, &config.bind, PumpConfig::for_publisher())?;
+        let (door, passage) = open(&config.thread, &config.bind, PumpConfig::for_publisher())?;
         let stats = Arc::new(PublisherStats::default());
         let (name, shared) = (config.thread.clone(), Arc::clone(&stats));
         let thread = Thread::spawn(&name, on_failure, move |stop| {
-            block_on(&config.thread, run(&config, source, listener, stop, &shared))
+            block_on(&config.thread, run(&config, source, passage, stop, &shared))
         })?;
         Ok(Self::new(thread, stats, door))
     }
@@ -45,17 +45,15 @@ impl Server<PublisherStats> {
 async fn run(
     config: &PublisherConfig,
     mut source: impl FeedSource,
-    listener: Listener,
+    passage: Passage,
     mut stop: Stop,
     stats: &PublisherStats,
 ) -> Result<(), Error> {
     let fault = |source: Fault| Error::Queue { thread: config.thread.clone(), source };
+    let failed = |reason| Error::Bind { endpoint: config.bind.endpoint.clone(), reason };
     let mut socket = PubSocket::new();
-    let listening = socket.bind_listener(listener).await;
-    listening.map_err(|error| Error::Bind {
-        endpoint: config.bind.endpoint.clone(),
-        reason: error.to_string(),
-    })?;
+    let listener = passage.enter().map_err(|error| failed(error.to_string()))?;
+    socket.bind_listener(listener).await.map_err(|error| failed(error.to_string()))?;
     let (queue, head) = (source.queue(), source.head());
     let mut machine = Publisher::new(queue, rand::random(), head, config.head_every);
     let mut batch = BatchBuilder::new(config.batch_bytes);

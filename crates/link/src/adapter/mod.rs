@@ -27,6 +27,6 @@ pub use stats::{
     Count, Flag, PublisherStats, ReceiverStats, ReplayStats, SenderStats, SubscriberStats,
 };
 pub use subscriber::Subscriber;
-pub(crate) use thread::{Stop, Thread, block_on};
+pub(crate) use thread::{Thread, block_on};
 pub use uplink_receiver::UplinkReceiver;
 pub use uplink_sender::UplinkSender;

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use zeromq::Listener;
-
-use crate::adapter::bind::open;
+use crate::adapter::bind::{Passage, open};
 use crate::adapter::router::Router;
 use crate::adapter::server::Server;
 use crate::adapter::stats::ReplayStats;
@@ -15,6 +12,7 @@ use crate::error::{Error, Fault};
 use crate::machine::replay::{Action, Replay, Report};
 use crate::pump::PumpConfig;
 use crate::seam::{OnFailure, ReplayStore};
+use bytes::Bytes;
 
 /// Serves fetches, and the cursors of durable consumers.
 pub type ReplayServer = Server<ReplayStats>;
@@ -29,11 +27,11 @@ impl Server<ReplayStats> {
         store: impl ReplayStore,
         on_failure: OnFailure,
     ) -> Result<Self, Error> {
-        let (door, listener) = open(&config.thread, &config.bind, PumpConfig::for_router())?;
+        let (door, passage) = open(&config.thread, &config.bind, PumpConfig::for_router())?;
         let stats = Arc::new(ReplayStats::default());
         let (name, shared) = (config.thread.clone(), Arc::clone(&stats));
         let thread = Thread::spawn(&name, on_failure, move |stop| {
-            block_on(&config.thread, run(&config, store, listener, stop, &shared))
+            block_on(&config.thread, run(&config, store, passage, stop, &shared))
         })?;
         Ok(Self::new(thread, stats, door))
     }
@@ -42,12 +40,12 @@ impl Server<ReplayStats> {
 async fn run(
     config: &ReplayConfig,
     mut store: impl ReplayStore,
-    listener: Listener,
+    passage: Passage,
     mut stop: Stop,
     stats: &ReplayStats,
 ) -> Result<(), Error> {
     let fault = |source: Fault| Error::Queue { thread: config.thread.clone(), source };
-    let mut router = Router::new(listener).await?;
+    let mut router = Router::new(passage).await?;
     let mut machine = Replay::<Bytes>::new(config);
     loop {
         let (peer, frame) = tokio::select! {

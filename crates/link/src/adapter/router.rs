@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use zeromq::{Listener, RouterRecvHalf, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+use zeromq::{RouterRecvHalf, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
+use crate::adapter::bind::Passage;
 use crate::error::Error;
 
 /// Answers between the link and the task that sends them.
@@ -31,13 +32,12 @@ impl Drop for Router {
 pub(super) type Received = (Bytes, Bytes);
 
 impl Router {
-    /// Takes over a bound listener; called within the runtime.
-    pub(super) async fn new(listener: Listener) -> Result<Self, Error> {
+    /// Lets peers in; called within the runtime.
+    pub(super) async fn new(passage: Passage) -> Result<Self, Error> {
+        let failed = |reason| Error::Bind { endpoint: "the socket's own".to_owned(), reason };
         let mut socket = RouterSocket::new();
-        socket.bind_listener(listener).await.map_err(|error| Error::Bind {
-            endpoint: "the socket's own listener".to_owned(),
-            reason: error.to_string(),
-        })?;
+        let listener = passage.enter().map_err(|error| failed(error.to_string()))?;
+        socket.bind_listener(listener).await.map_err(|error| failed(error.to_string()))?;
         let (mut send, recv) = socket.split();
         let (frames, mut queued) = mpsc::channel::<(Bytes, Bytes)>(SEND_QUEUE);
         let sending = tokio::spawn(async move {

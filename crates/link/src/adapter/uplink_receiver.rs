@@ -5,11 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use forebay_wire::uplink::NackCode;
-use zeromq::Listener;
-
-use crate::adapter::bind::open;
+use crate::adapter::bind::{Passage, open};
 use crate::adapter::router::Router;
 use crate::adapter::server::Server;
 use crate::adapter::stats::ReceiverStats;
@@ -19,6 +15,8 @@ use crate::error::{Error, Fault};
 use crate::machine::receiver::{Action, Receiver, Report};
 use crate::pump::PumpConfig;
 use crate::seam::{EntryStore, OnFailure};
+use bytes::Bytes;
+use forebay_wire::uplink::NackCode;
 
 /// Frames taken at one go, before what is durable is acked.
 const FRAMES_AT_ONCE: usize = 64;
@@ -40,14 +38,14 @@ impl Server<ReceiverStats> {
         store: impl EntryStore,
         on_failure: OnFailure,
     ) -> Result<Self, Error> {
-        let (door, listener) = open(&config.thread, &config.bind, PumpConfig::for_router())?;
+        let (door, passage) = open(&config.thread, &config.bind, PumpConfig::for_router())?;
         let stats = Arc::new(ReceiverStats::default());
         let (name, shared) = (config.thread.clone(), Arc::clone(&stats));
         let thread = Thread::spawn(&name, on_failure, move |stop| {
             let machine = Receiver::new(&config);
             let thread = config.thread.clone();
             let link = Link { thread, store, machine, clock: Clock::start(), stop, stats: shared };
-            block_on(&config.thread, link.run(listener))
+            block_on(&config.thread, link.run(passage))
         })?;
         Ok(Self::new(thread, stats, door))
     }
@@ -63,8 +61,8 @@ struct Link<S> {
 }
 
 impl<S: EntryStore> Link<S> {
-    async fn run(mut self, listener: Listener) -> Result<(), Error> {
-        let mut router = Router::new(listener).await?;
+    async fn run(mut self, passage: Passage) -> Result<(), Error> {
+        let mut router = Router::new(passage).await?;
         let mut tick_at = TICK;
         loop {
             let awaits = self.machine.awaits();

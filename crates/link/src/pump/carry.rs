@@ -6,10 +6,11 @@ use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{UnixStream, unix};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio::time::Instant;
 
+use crate::pump::conduit::Conduit;
 use crate::pump::guard::{Guard, Violation};
 use crate::pump::{PumpConfig, PumpStats};
 
@@ -17,6 +18,11 @@ use crate::pump::{PumpConfig, PumpStats};
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Read at once before the handshake is done.
 const HANDSHAKE_CHUNK_BYTES: usize = 1_024;
+
+/// As long as the head of a frame can be, and some of its body.
+const HEAD_BYTES: usize = 64;
+/// Left of a frame at least to be spliced: it costs three calls, whatever its length.
+const SPLICED_BYTES_MIN: u64 = 16 * 1024;
 
 /// Why a connection was closed by the pump.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +51,29 @@ impl Closed {
     }
 }
 
+/// The end of a connection that bytes of a peer come from.
+pub(super) trait Incoming: AsyncRead + Unpin {
+    /// The socket, if its bytes are what the peer sent: those of TLS must be decrypted first.
+    fn plain(&self) -> Option<&TcpStream>;
+}
+
+impl Incoming for tcp::OwnedReadHalf {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self.as_ref())
+    }
+}
+
+impl<T: AsyncRead + Unpin> Incoming for ReadHalf<T> {
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
 /// Carries bytes both ways until either end closes. Greeting and READY must have come by
 /// `deadline`; then `ready` is called.
 pub(super) async fn carry(
     config: &PumpConfig,
-    (from_peer, to_peer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    (from_peer, to_peer): (impl Incoming, impl AsyncWrite + Unpin),
     socket: UnixStream,
     deadline: Instant,
     ready: impl FnOnce(),
@@ -66,7 +90,7 @@ pub(super) async fn carry(
 /// From the peer to the socket: checked, and no faster than the socket takes it.
 async fn inward(
     config: &PumpConfig,
-    mut from: impl AsyncRead + Unpin,
+    mut from: impl Incoming,
     mut to: unix::OwnedWriteHalf,
     deadline: Instant,
     ready: impl FnOnce(),
@@ -84,13 +108,34 @@ async fn inward(
     }
     ready();
     chunk.resize(CHUNK_BYTES, 0);
+    let mut conduit: Option<Conduit> = None;
     loop {
+        // Whoever sends a large frame sends another: its head is looked at where it lies, so that
+        // the whole of it can be spliced.
+        if let (Some(from), Some(conduit)) = (from.plain(), &conduit) {
+            let seen = from.peek(&mut chunk[..HEAD_BYTES]).await?;
+            let mut ahead = guard.clone();
+            ahead.check(&chunk[..seen])?;
+            if ahead.body_left() >= SPLICED_BYTES_MIN {
+                if !conduit.carry(from, to.as_ref(), seen as u64 + ahead.body_left()).await? {
+                    return Ok(());
+                }
+                ahead.skip()?;
+                guard = ahead;
+                continue;
+            }
+        }
         let read = from.read(&mut chunk).await?;
         if read == 0 {
             return Ok(());
         }
         guard.check(&chunk[..read])?;
         to.write_all(&chunk[..read]).await?;
+        let is_large = guard.body_left() >= SPLICED_BYTES_MIN;
+        if conduit.is_none() && is_large && from.plain().is_some() {
+            // Without one, as where descriptors have run out, bytes are copied as before.
+            conduit = Conduit::new().ok();
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! does not: lengths are checked before they are believed ([`guard`]), a handshake must be done in
 //! time and only so many may be pending, and a peer that lets too much wait for it is closed. That
 //! bounds what a stopped or slow subscriber can cost the publisher: the pump takes whatever the
-//! publisher sends, up to the backlog, and the library's own queues stay empty.
+//! publisher sends, up to the backlog, and the library's own queues stay empty. Bodies of large
+//! frames do not even come by: they are spliced (`conduit`).
 //!
 //! With TLS ([`AcceptTls`]), a peer must have shown a good certificate before a byte of it goes any
 //! further, and must go once the certificate is good no longer. The dialing end of TLS is here too
@@ -13,11 +14,13 @@
 //! **Architecture invariant**: nothing here knows files; the certificates come by closures.
 
 mod carry;
+mod conduit;
 pub(crate) mod dial;
 pub mod guard;
 mod pending;
 mod tls;
 
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::linux::net::SocketAddrExt;
@@ -33,7 +36,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
-use crate::adapter::{Count, Stop, Thread, block_on};
+use crate::adapter::{Count, Thread, block_on};
 use crate::error::Error;
 use crate::pump::carry::{Closed, carry};
 use crate::pump::guard::Limits;
@@ -42,6 +45,10 @@ pub use crate::pump::tls::{AcceptTls, ConnectTls};
 
 /// How long a peer that was refused may take to read why.
 const FAREWELL_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// What may lie between the pump and the socket: some frames, so that neither waits for the other
+/// at each.
+const INNER_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// How much a peer may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,11 +115,27 @@ pub struct PumpStats {
     pub behind: Count,
 }
 
-/// A running pump.
+/// A pump.
 #[derive(Debug)]
 pub(crate) struct Pump {
-    thread: Thread,
+    thread: Option<Thread>,
     stats: Arc<PumpStats>,
+}
+
+/// A pump that is still to be started, on the runtime of the socket behind it.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    port: Port,
+    outer: StdTcpListener,
+}
+
+impl Accepting {
+    /// Lets peers in for as long as the runtime lives that this is called within.
+    pub(crate) fn start(self) -> io::Result<()> {
+        let outer = listen(self.outer)?;
+        tokio::spawn(accept(self.port, outer, std::future::pending()));
+        Ok(())
+    }
 }
 
 /// A Unix socket without a file, for the socket library to listen on.
@@ -127,22 +150,34 @@ fn inner_name() -> String {
 }
 
 impl Pump {
-    /// Starts the thread: what connects to `outer` is carried to `inner`.
-    pub(crate) fn start(
+    /// What connects to `outer` is carried to `inner`.
+    ///
+    /// With TLS, that begins now and is done by a thread of its own: shaking hands and decrypting
+    /// must not hold up the socket's. Without, it is up to the socket's runtime to begin: waking
+    /// another thread for each frame costs more than all else that is done with it.
+    pub(crate) fn new(
         name: &str,
         config: PumpConfig,
         tls: Option<AcceptTls>,
         outer: StdTcpListener,
         inner: UnixAddress,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, Option<Accepting>), Error> {
         let stats = Arc::new(PumpStats::default());
-        let (shared, thread) = (Arc::clone(&stats), name.to_owned());
+        let own_thread = tls.is_some();
+        let port = Port { config, tls, inner, stats: Arc::clone(&stats) };
+        if !own_thread {
+            return Ok((Self { thread: None, stats }, Some(Accepting { port, outer })));
+        }
+        let thread = name.to_owned();
         // A pump that cannot go on accepts nobody; whoever needs it sees its peers go silent.
-        let thread = Thread::spawn(name, Box::new(|_| {}), move |stop| {
-            let port = Port { config, tls, inner, stats: shared };
-            block_on(&thread, accept(port, outer, stop, &thread))
+        let thread = Thread::spawn(name, Box::new(|_| {}), move |mut stop| {
+            block_on(&thread, async {
+                let failed = |source| Error::Thread { thread: thread.clone(), source };
+                accept(port, listen(outer).map_err(failed)?, stop.set()).await;
+                Ok(())
+            })
         })?;
-        Ok(Self { thread, stats })
+        Ok((Self { thread: Some(thread), stats }, None))
     }
 
     pub(crate) fn stats(&self) -> Arc<PumpStats> {
@@ -150,7 +185,7 @@ impl Pump {
     }
 
     pub(crate) fn stop(&self, deadline: Duration) -> Result<(), Error> {
-        self.thread.stop(deadline)
+        self.thread.as_ref().map_or(Ok(()), |thread| thread.stop(deadline))
     }
 }
 
@@ -163,22 +198,21 @@ struct Port {
     stats: Arc<PumpStats>,
 }
 
-async fn accept(
-    port: Port,
-    outer: StdTcpListener,
-    mut stop: Stop,
-    thread: &str,
-) -> Result<(), Error> {
-    let failed = |source| Error::Thread { thread: thread.to_owned(), source };
-    outer.set_nonblocking(true).map_err(failed)?;
-    let outer = TcpListener::from_std(outer).map_err(failed)?;
+fn listen(outer: StdTcpListener) -> io::Result<TcpListener> {
+    outer.set_nonblocking(true)?;
+    TcpListener::from_std(outer)
+}
+
+/// Lets peers in until it is told to stop.
+async fn accept(port: Port, outer: TcpListener, stop: impl Future<Output = ()>) {
     let handshakes = Handshakes::default();
     let PumpConfig { connections_max, handshakes_max, .. } = port.config;
     let connections = Arc::new(Semaphore::new(connections_max));
     let stats = Arc::clone(&port.stats);
+    let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
-            () = stop.set() => return Ok(()),
+            () = &mut stop => return,
             accepted = outer.accept() => accepted,
         };
         let (peer, address) = match accepted {
@@ -206,7 +240,7 @@ async fn accept(
                 closed.count(&port.stats);
             }
         });
-        // The task does not run before this loop waits: the thread has no other.
+        // The task does not run before this loop waits: the runtime has one thread.
         if handshakes.started(number, task.abort_handle(), handshakes_max) {
             stats.refused.add(1);
         }
@@ -263,6 +297,8 @@ impl Port {
     fn socket(&self) -> io::Result<UnixStream> {
         let socket = std::os::unix::net::UnixStream::connect_addr(&self.inner)?;
         socket.set_nonblocking(true)?;
+        // The system may allow less.
+        socket2::SockRef::from(&socket).set_send_buffer_size(INNER_BUFFER_BYTES)?;
         UnixStream::from_std(socket)
     }
 }
