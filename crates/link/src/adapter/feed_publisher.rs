@@ -19,6 +19,9 @@ use crate::machine::publisher::Publisher;
 use crate::pump::PumpConfig;
 use crate::seam::{FeedSource, OnFailure};
 
+/// Batches published at one go, before the socket's own tasks write them.
+const BATCHES_AT_ONCE: usize = 8;
+
 /// Publishes a log as it grows, and its head when it does not.
 pub type FeedPublisher = Server<PublisherStats>;
 
@@ -62,15 +65,19 @@ async fn run(
         if let Some(frame) = machine.tick(clock.now()) {
             publish(&mut socket, frame).await;
         }
-        let after = machine.published();
-        source.fill(after, &mut batch).map_err(fault)?;
-        let records = u64::from(batch.count());
-        if let Some(frame) = machine.batch(clock.now(), &mut batch) {
+        let before = machine.published();
+        for _ in 0..BATCHES_AT_ONCE {
+            source.fill(machine.published(), &mut batch).map_err(fault)?;
+            let records = u64::from(batch.count());
+            let Some(frame) = machine.batch(clock.now(), &mut batch) else { break };
             stats.batches.add(1);
             stats.records.add(records);
             stats.bytes.add(frame.len() as u64);
             stats.published.set(machine.published().get());
             publish(&mut socket, frame).await;
+        }
+        let after = machine.published();
+        if after > before {
             // The socket's own tasks run on this thread: let them write.
             tokio::task::yield_now().await;
             continue;
