@@ -73,7 +73,24 @@ impl Router {
 
 fn split(message: ZmqMessage) -> Option<Received> {
     let mut parts = message.into_vecdeque();
-    let peer = parts.pop_front()?;
+    // Kept for as long as the peer's session: one that it named itself lies in a read buffer.
+    let peer = Bytes::copy_from_slice(&parts.pop_front()?);
     let frame = parts.pop_front()?;
     Some((peer, if parts.is_empty() { frame } else { Bytes::new() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_that_is_kept_keeps_no_read_buffer() {
+        let buffer = Bytes::from(vec![7; 64 * 1024]);
+        let mut message = ZmqMessage::from(buffer.slice(..16));
+        message.push_back(buffer.slice(16..));
+        let Some((peer, frame)) = split(message) else { panic!("two parts") };
+        assert_eq!((&peer[..], frame.len()), (&[7; 16][..], 64 * 1024 - 16));
+        drop(frame);
+        assert!(buffer.is_unique(), "the identity still holds the buffer");
+    }
 }
