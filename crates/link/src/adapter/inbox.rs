@@ -21,6 +21,8 @@ struct State {
     events: VecDeque<FeedEvent>,
     /// Bytes of batches the reader took since the thread last looked.
     taken_bytes: usize,
+    /// The thread is woken once so many were taken.
+    heard_at_bytes: usize,
     /// The queue that the reader was last told of: the numbers it speaks of are of this one.
     queue: QueueId,
     requests: Vec<(QueueId, Request, Answering)>,
@@ -44,6 +46,7 @@ impl Inbox {
         let state = State {
             events: VecDeque::new(),
             taken_bytes: 0,
+            heard_at_bytes: 1,
             queue: QueueId::new(0),
             requests: Vec::new(),
             ended: None,
@@ -88,9 +91,14 @@ impl Inbox {
         }
     }
 
-    /// Bytes taken and requests made since the last call.
-    pub(super) fn collect(&self) -> (usize, Vec<(QueueId, Request, Answering)>) {
+    /// Bytes taken and requests made since the last call. The thread is woken for more once
+    /// `heard_at_bytes` were taken: for each batch would cost more than the batch.
+    pub(super) fn collect(
+        &self,
+        heard_at_bytes: usize,
+    ) -> (usize, Vec<(QueueId, Request, Answering)>) {
         let mut state = self.lock();
+        state.heard_at_bytes = heard_at_bytes;
         (std::mem::take(&mut state.taken_bytes), std::mem::take(&mut state.requests))
     }
 
@@ -101,7 +109,9 @@ impl Inbox {
             match &event {
                 FeedEvent::Batch(batch) => {
                     state.taken_bytes += batch.bytes_len();
-                    self.notify.notify_one();
+                    if state.taken_bytes >= state.heard_at_bytes {
+                        self.notify.notify_one();
+                    }
                 }
                 FeedEvent::Opened(opened) => state.queue = opened.queue,
                 FeedEvent::Missed { .. } => {}

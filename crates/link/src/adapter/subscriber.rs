@@ -299,7 +299,9 @@ impl Link {
 
     /// Tells the machine what the reader took and asked for.
     fn collect(&mut self) {
-        let (taken_bytes, requests) = self.inbox.collect();
+        let heard_at_bytes =
+            if self.machine.waits_for_room() { 1 } else { self.config.buffer_bytes / 4 };
+        let (taken_bytes, requests) = self.inbox.collect(heard_at_bytes);
         let now = self.clock.now();
         if taken_bytes > 0 {
             let buffered = self.stats.buffered_bytes.get();

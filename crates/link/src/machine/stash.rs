@@ -18,6 +18,16 @@ pub(super) struct Stash {
 }
 
 impl Stash {
+    /// Whether what follows `position` is kept.
+    pub(super) fn holds_next(&self, position: Seq) -> bool {
+        self.batches.front().is_some_and(|(prev, _)| *prev <= position)
+    }
+
+    /// Whether something is missing between `position` and what is kept.
+    pub(super) fn begins_above(&self, position: Seq) -> bool {
+        self.batches.front().is_some_and(|(prev, _)| *prev > position)
+    }
+
     /// Whether the feed is yet to bring what follows `position`: a reader that fetched past it
     /// waits for it, or the two would bring everything twice for as long as the log grows.
     pub(super) fn is_ahead_of_feed(&self, position: Seq) -> bool {

@@ -23,12 +23,11 @@ use crate::config::{Start, SubscriberConfig};
 use crate::machine::Random;
 use crate::machine::connection::{Connection, Due, Timing};
 use crate::machine::durable::{Durable, Told};
-use crate::machine::stash::Stash;
-use crate::seam::{FeedEvent, Opened};
-
 pub use crate::machine::durable::{Request, RequestId};
 use crate::machine::following::Outstanding;
 pub use crate::machine::following::{Action, Ending, Report};
+use crate::machine::stash::Stash;
+use crate::seam::{FeedEvent, Opened};
 
 /// Most bytes asked for in one fetch.
 const FETCH_BYTES_MAX: usize = 1024 * 1024;
@@ -107,6 +106,12 @@ impl Subscriber {
     #[must_use]
     pub const fn alive(&self) -> (bool, bool) {
         (self.feed.is_up(), self.fetch.is_up())
+    }
+
+    /// Whether it could go on as soon as the reader takes something.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.wanted || !self.stash.batches.is_empty()
     }
 
     /// When to call [`Self::tick`] at the latest.
@@ -284,8 +289,8 @@ impl Subscriber {
 
     fn ping(&mut self) {
         let queue = self.queue.unwrap_or(QueueId::new(0));
-        let ping = Ping { queue, session: 0, round: 0, sent: self.position };
-        self.actions.push_back(Action::Send(ping.encode()));
+        let frame = Ping { queue, session: 0, round: 0, sent: self.position }.encode();
+        self.actions.push_back(Action::Send(frame));
     }
 
     /// Whether published frames of `queue` are those followed; if it is another one, the fetch
@@ -336,8 +341,7 @@ impl Subscriber {
 
     fn begin(&mut self, opened: Opened) {
         if self.started {
-            let queue = opened.queue;
-            self.actions.push_back(Action::Report(Report::QueueChanged { queue }));
+            self.actions.push_back(Action::Report(Report::QueueChanged { queue: opened.queue }));
         }
         self.queue = Some(opened.queue);
         self.started = true;
@@ -362,7 +366,7 @@ impl Subscriber {
             self.stash.push(data.prev, batch, self.buffer_bytes / 2);
         }
         self.drain_stash();
-        self.wanted |= self.is_gap_before_stash();
+        self.wanted |= self.stash.begins_above(self.position);
     }
 
     fn fetched(&mut self, now: Duration, bytes: &Bytes, data: &Data<'_>) {
@@ -420,7 +424,7 @@ impl Subscriber {
             if let Some(durable) = &mut self.durable
                 && self.gone.is_none_or(|(upto, confirmed)| upto < end.resume || !confirmed)
             {
-                // Nothing is reclaimed before its consumer has committed it: if this one has not,
+                // Nothing is reclaimed before its consumer committed it: if this one has not,
                 // another has, and this session is fenced without knowing it. Ask.
                 if !durable.is_opening() {
                     let frame = durable.open(now, &mut self.random);
@@ -430,14 +434,15 @@ impl Subscriber {
                 return;
             }
             self.gone = None;
-            let (after, resume) = (self.position, end.resume);
-            self.position = resume;
+            let resume = end.resume;
+            let after = std::mem::replace(&mut self.position, resume);
             self.actions.push_back(Action::Yield(FeedEvent::Missed { after, resume }));
             self.drain_stash();
             self.wanted = true;
         }
         let published = self.feed.is_up() && self.stash.is_ahead_of_feed(self.position);
-        self.wanted |= (end.head > self.position && !published) || self.is_gap_before_stash();
+        self.wanted |=
+            (end.head > self.position && !published) || self.stash.begins_above(self.position);
     }
 
     /// Yields what of `batch` is above the position, which it must reach; `false` if the reader
@@ -469,18 +474,13 @@ impl Subscriber {
         }
     }
 
-    fn is_gap_before_stash(&self) -> bool {
-        self.stash.batches.front().is_some_and(|(prev, _)| *prev > self.position)
-    }
-
     fn want_more(&mut self, now: Duration) {
         let opening = !self.started && self.durable.is_some();
         let busy = opening || self.outstanding.is_some() || !self.fetch.is_up();
         if self.ended || !self.wanted || busy {
             return;
         }
-        let first_in_stash = self.stash.batches.front().map(|(prev, _)| *prev);
-        if self.started && first_in_stash.is_some_and(|prev| prev <= self.position) {
+        if self.started && self.stash.holds_next(self.position) {
             // What comes next is here, and waits only for room.
             self.wanted = false;
             return;
