@@ -30,8 +30,12 @@ mod peer;
 mod raw;
 #[path = "link/rings.rs"]
 mod rings;
+#[path = "link/secured.rs"]
+mod secured;
 
 use ends::{Drain, Feed, Spring};
+use ours::Way;
+use secured::Secured;
 
 const ENTRY_BYTES: usize = 256;
 
@@ -114,11 +118,12 @@ fn report(report: &Report, kind: &str, all: &[Series]) {
     }
 }
 
-fn uplink(to: &Report, entries: u64, count: usize) {
-    let run = |pump: bool| {
-        move || cost(entries, || ours::uplink(Spring::new(entries), Drain::default(), pump))
-    };
-    let (mut ours, mut bare) = (run(true), run(false));
+fn uplink(to: &Report, tls: &Secured, entries: u64, count: usize) {
+    let run =
+        |way: Way<'_>| cost(entries, || ours::uplink(Spring::new(entries), Drain::default(), way));
+    let mut ours = || run(Way::Pumped);
+    let mut bare = || run(Way::Bare);
+    let mut secured = || run(Way::Secured(tls));
     let mut raw = || cost(entries, || raw::uplink(Spring::new(entries), Drain::default()));
     #[cfg(feature = "peers")]
     let mut libzmq = || cost(entries, || libzmq::uplink(Spring::new(entries), Drain::default()));
@@ -127,6 +132,7 @@ fn uplink(to: &Report, entries: u64, count: usize) {
         &mut [
             ("ours", &mut ours),
             ("ours without pump", &mut bare),
+            ("ours with TLS", &mut secured),
             ("raw TCP", &mut raw),
             #[cfg(feature = "peers")]
             ("libzmq", &mut libzmq),
@@ -135,8 +141,11 @@ fn uplink(to: &Report, entries: u64, count: usize) {
     report(to, "DEALER to ROUTER, acked", &all);
 }
 
-fn feed(to: &Report, entries: u64, count: usize) {
-    let mut ours = || ours::feed(&Feed::new(entries));
+fn feed(to: &Report, tls: &Secured, entries: u64, count: usize) {
+    let run = |way: Way<'_>| ours::feed(&Feed::new(entries), way);
+    let mut ours = || run(Way::Pumped);
+    let mut bare = || run(Way::Bare);
+    let mut secured = || run(Way::Secured(tls));
     let mut raw = || cost(entries, || raw::feed(&Feed::new(entries)));
     #[cfg(feature = "peers")]
     let mut libzmq = || libzmq::feed(&Feed::new(entries));
@@ -144,6 +153,8 @@ fn feed(to: &Report, entries: u64, count: usize) {
         count,
         &mut [
             ("ours", &mut ours),
+            ("ours without pump", &mut bare),
+            ("ours with TLS", &mut secured),
             ("raw TCP", &mut raw),
             #[cfg(feature = "peers")]
             ("libzmq", &mut libzmq),
@@ -164,7 +175,7 @@ fn between_queues(to: &Report, dir: &Path, entries: u64, count: usize) {
             cost
         }
     };
-    let mut ours = run(|source, store| ours::uplink(source, store, true));
+    let mut ours = run(|source, store| ours::uplink(source, store, Way::Pumped));
     let mut raw = run(raw::uplink);
     #[cfg(feature = "peers")]
     let mut libzmq = run(libzmq::uplink);
@@ -192,19 +203,24 @@ fn main() {
     let dir = std::env::var_os("FOREBAY_BENCH_DIR")
         .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-link"), PathBuf::from);
     std::fs::create_dir_all(&dir).expect("bench directory");
+    let tls = Secured::create(&dir);
     if wanted("uplink") {
-        uplink(&to, entries, count);
+        uplink(&to, &tls, entries, count);
     }
     if wanted("feed") {
-        feed(&to, entries, count);
+        feed(&to, &tls, entries, count);
     }
     if wanted("queues") {
         between_queues(&to, &dir, entries / 2, count);
     }
-    if only == Some("ours") {
-        for _ in 0..count {
-            let cost = cost(entries, || ours::uplink(Spring::new(entries), Drain::default(), true));
-            println!("{cost:?}");
+    for _ in 0..count {
+        match only {
+            Some("ours") => {
+                let run = || ours::uplink(Spring::new(entries), Drain::default(), Way::Pumped);
+                println!("{:?}", cost(entries, run));
+            }
+            Some("our-feed") => println!("{:?}", ours::feed(&Feed::new(entries), Way::Pumped)),
+            _ => break,
         }
     }
     let _ = std::fs::remove_dir_all(&dir);

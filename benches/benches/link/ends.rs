@@ -13,6 +13,8 @@ use crate::ENTRY_BYTES;
 
 /// Records that the reader of a feed may be behind: well within the subscriber's buffer.
 const FEED_WINDOW: u64 = 12_000;
+/// Records that the log grows by at least, as by a group that is made durable together.
+const FEED_STEP: u64 = 3_000;
 const PAYLOAD: [u8; ENTRY_BYTES] = [7; ENTRY_BYTES];
 
 fn pack(from: u64, upto: u64, batch: &mut BatchBuilder) {
@@ -100,8 +102,7 @@ impl EntryStore for Drain {
 
 #[derive(Debug, Default)]
 struct Pace {
-    open: bool,
-    received: u64,
+    grown: u64,
     wakers: Vec<Waker>,
 }
 
@@ -123,8 +124,16 @@ impl Feed {
 
     /// The reader listens, and has all up to here.
     pub(crate) fn received(&self, upto: u64) {
+        let grown = upto + FEED_WINDOW;
+        if grown >= self.entries || grown >= self.grown() + FEED_STEP {
+            self.grow(grown);
+        }
+    }
+
+    /// The log grows up to here.
+    pub(crate) fn grow(&self, upto: u64) {
         let mut pace = self.pace.0.lock().expect("no thread panics");
-        (pace.open, pace.received) = (true, upto);
+        pace.grown = upto.min(self.entries);
         for waker in pace.wakers.drain(..) {
             waker.wake();
         }
@@ -133,18 +142,13 @@ impl Feed {
 
     /// How far the log has grown.
     pub(crate) fn grown(&self) -> u64 {
-        let pace = self.pace.0.lock().expect("no thread panics");
-        self.limit(&pace)
-    }
-
-    fn limit(&self, pace: &Pace) -> u64 {
-        if pace.open { self.entries.min(pace.received + FEED_WINDOW) } else { 0 }
+        self.pace.0.lock().expect("no thread panics").grown
     }
 
     /// Waits until the log has grown beyond `after`.
     pub(crate) fn wait(&self, after: u64) {
         let mut pace = self.pace.0.lock().expect("no thread panics");
-        while self.limit(&pace) <= after {
+        while pace.grown <= after {
             let waited = self.pace.1.wait_timeout(pace, Duration::from_secs(30));
             pace = waited.expect("no thread panics").0;
         }
@@ -171,7 +175,7 @@ impl FeedSource for Feed {
 
     fn poll_ready(&mut self, after: Seq, waker: &Waker) -> Result<bool, Fault> {
         let mut pace = self.pace.0.lock().expect("no thread panics");
-        let ready = self.limit(&pace) > after.counter();
+        let ready = pace.grown > after.counter();
         if !ready {
             pace.wakers.push(waker.clone());
         }

@@ -1,7 +1,5 @@
 //! The same frames over libzmq: DEALER to ROUTER, PUB to SUB.
 
-use std::sync::mpsc;
-
 use forebay_link::{EntrySource, EntryStore};
 use forebay_wire::feed::TOPIC;
 use zmq::{Context, DONTWAIT, SNDMORE, Socket, SocketType};
@@ -11,6 +9,13 @@ use crate::{Cost, cost, peer, raw};
 
 /// Frames taken before they are acked, as the link's receiver does.
 const FRAMES_AT_ONCE: usize = 64;
+/// Tells the receiver that nothing more comes.
+const END: &str = "";
+
+/// One for each end, as in processes of their own: each has its I/O thread.
+fn contexts() -> [Context; 2] {
+    [Context::new(), Context::new()]
+}
 
 fn socket(context: &Context, kind: SocketType) -> Socket {
     let socket = context.socket(kind).expect("socket");
@@ -27,22 +32,19 @@ fn bind(socket: &Socket) -> String {
 
 /// Moves all entries from source to store.
 pub(crate) fn uplink(mut source: impl EntrySource, mut store: impl EntryStore) {
-    let context = Context::new();
-    let router = socket(&context, zmq::ROUTER);
+    let [front, middle] = contexts();
+    let router = socket(&middle, zmq::ROUTER);
     let endpoint = bind(&router);
-    let dealer = socket(&context, zmq::DEALER);
+    let dealer = socket(&front, zmq::DEALER);
     dealer.connect(&endpoint).expect("connect");
-    let (end, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            router.set_rcvtimeo(100).expect("timeout");
             loop {
-                let peer = match router.recv_bytes(0) {
-                    Ok(peer) => peer,
-                    Err(_) if ended.try_recv().is_ok() => return,
-                    Err(_) => continue,
-                };
+                let peer = router.recv_bytes(0).expect("peer");
                 let frame = router.recv_msg(0).expect("frame");
+                if frame.is_empty() {
+                    return;
+                }
                 let (mut queue, mut last, mut local) = peer::take(&mut store, &frame);
                 for _ in 1..FRAMES_AT_ONCE {
                     if router.recv_bytes(DONTWAIT).is_err() {
@@ -64,16 +66,16 @@ pub(crate) fn uplink(mut source: impl EntrySource, mut store: impl EntryStore) {
                 dealer.recv_msg(flags).ok().map(|frame| peer::acked(&frame))
             },
         );
-        end.send(()).expect("the receiver is there");
+        dealer.send(END, 0).expect("send");
     });
 }
 
 /// Reads the whole feed.
 pub(crate) fn feed(log: &Feed) -> Cost {
-    let context = Context::new();
-    let publisher = socket(&context, zmq::PUB);
+    let [middle, storage] = contexts();
+    let publisher = socket(&middle, zmq::PUB);
     let endpoint = bind(&publisher);
-    let subscriber = socket(&context, zmq::SUB);
+    let subscriber = socket(&storage, zmq::SUB);
     subscriber.set_subscribe(TOPIC.as_bytes()).expect("subscribe");
     subscriber.connect(&endpoint).expect("connect");
     // Until the subscription has arrived, what is published goes nowhere.
