@@ -55,15 +55,17 @@ fn identity(entry: &[u8]) -> (usize, u64) {
     (producer, number)
 }
 
-/// The acks of the child: kind, producer, number; a kill leaves each line whole or not at all.
+/// The acks of the child: kind, producer, number; a kill leaves each line whole or not at all,
+/// because none lies across two pages (see `kill_storm.rs` of the queue).
 const ACKED: u8 = b'a';
 const DELIVERED: u8 = b'd';
-const LINE_BYTES: usize = 10;
+const LINE_BYTES: usize = 16;
+const _: () = assert!(4096 % LINE_BYTES == 0);
 
 fn line(acks: &File, kind: u8, producer: usize, number: u64) {
     let mut bytes = [kind; LINE_BYTES];
     bytes[1] = producer as u8;
-    bytes[2..].copy_from_slice(&number.to_le_bytes());
+    bytes[2..10].copy_from_slice(&number.to_le_bytes());
     (&*acks).write_all(&bytes).expect("the disk has room");
 }
 
@@ -147,7 +149,7 @@ fn hear(acks: &mut File, known: &mut [Known]) {
     acks.read_to_end(&mut bytes).expect("readable");
     assert!(bytes.len().is_multiple_of(LINE_BYTES), "a torn line");
     for line in bytes.chunks(LINE_BYTES) {
-        let number = u64::from_le_bytes(line[2..].try_into().expect("eight bytes"));
+        let number = u64::from_le_bytes(line[2..10].try_into().expect("eight bytes"));
         let known = &mut known[usize::from(line[1])];
         let heard = if line[0] == ACKED { &mut known.acked } else { &mut known.delivered };
         *heard = number.max(*heard);
