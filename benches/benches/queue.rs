@@ -1,7 +1,7 @@
 //! The queue against its floor, which is memory copy, CRC-32C and store into the same kind of
 //! mapping, and against other people's queues.
 //!
-//! `cargo bench -p forebay-benches --bench queue [-- --json] [--features peers]`. Every figure is
+//! `cargo bench -p forebay-benches [--features peers] --bench queue [-- --json --quick --only PART]`. Every figure is
 //! the median of several rounds, and a ratio where there is something to compare with in the same
 //! run. `FOREBAY_BENCH_DIR` names the directory on ext4 or xfs; default: `target/bench-queue`.
 
@@ -338,39 +338,86 @@ fn recovery(report: &Report, dir: &Path) {
     let _ = std::fs::remove_dir_all(path);
 }
 
+/// What the command line asks for.
+struct Wanted {
+    json: bool,
+    /// Nothing but 256 B in 64 MiB on ext4.
+    quick: bool,
+    /// One part of it, by its function's name.
+    only: Option<String>,
+}
+
+impl Wanted {
+    fn of_arguments() -> Self {
+        let mut wanted = Wanted { json: false, quick: false, only: None };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                // Cargo says what it runs.
+                "--bench" => {}
+                "--json" => wanted.json = true,
+                "--quick" => wanted.quick = true,
+                "--only" => wanted.only = arguments.next(),
+                other => panic!("unknown argument {other}: --json, --quick, --only PART"),
+            }
+        }
+        wanted
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
+}
+
 fn main() {
-    // Cargo appends --bench.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let report = Report { json: has("--json") };
-    let quick = has("--quick");
+    let wanted = Wanted::of_arguments();
+    let report = Report { json: wanted.json };
     let root = std::env::var_os("FOREBAY_BENCH_DIR")
         .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-queue"), PathBuf::from);
     std::fs::create_dir_all(&root).expect("bench directory");
-    let memory = Path::new("/dev/shm").join(format!("forebay-bench-{}", std::process::id()));
-    appends(&report, &root, "ext4", 256, 64);
-    hop(&report, &root);
-    lone_waiter(&report, &root);
-    for threads in [16, 64, 256] {
-        group_commit(&report, &root, threads, 2.0);
+    let parts: [(&str, &dyn Fn()); 8] = [
+        ("appends", &|| appends(&report, &root, "ext4", 256, 64)),
+        ("hop", &|| hop(&report, &root)),
+        ("lone_waiter", &|| lone_waiter(&report, &root)),
+        ("group_commit", &|| {
+            for threads in [16, 64, 256] {
+                group_commit(&report, &root, threads, 2.0);
+            }
+        }),
+        ("streaming", &|| {
+            streaming(&report, &root);
+        }),
+        ("paced_latency", &|| paced_latency(&report, &root)),
+        ("recovery", &|| recovery(&report, &root)),
+        ("sizes", &|| sizes(&report, &root, wanted.quick)),
+    ];
+    for (name, part) in parts {
+        if wanted.has(name) {
+            part();
+        }
     }
-    streaming(&report, &root);
-    paced_latency(&report, &root);
-    recovery(&report, &root);
-    if !quick {
-        std::fs::create_dir_all(&memory).expect("bench directory in memory");
-        for (dir, place) in [(&root, "ext4"), (&memory, "tmpfs")] {
-            for bytes in [64, 256, 1024] {
-                for ring in [4, 64] {
-                    if (place, bytes, ring) != ("ext4", 256, 64) {
-                        appends(&report, dir, place, bytes, ring);
-                    }
+    #[cfg(feature = "peers")]
+    if wanted.has("peers") {
+        peers::run(&report, &root);
+    }
+    let _ = std::fs::remove_dir_all(&root);
+}
+
+/// The other sizes of payload and ring, on ext4 and in memory.
+fn sizes(report: &Report, root: &Path, quick: bool) {
+    if quick {
+        return;
+    }
+    let memory = Path::new("/dev/shm").join(format!("forebay-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&memory).expect("bench directory in memory");
+    for (dir, place) in [(root, "ext4"), (&memory, "tmpfs")] {
+        for bytes in [64, 256, 1024] {
+            for ring in [4, 64] {
+                if (place, bytes, ring) != ("ext4", 256, 64) {
+                    appends(report, dir, place, bytes, ring);
                 }
             }
         }
-        let _ = std::fs::remove_dir_all(&memory);
     }
-    #[cfg(feature = "peers")]
-    peers::run(&report, &root);
-    let _ = std::fs::remove_dir_all(&root);
+    let _ = std::fs::remove_dir_all(&memory);
 }

@@ -14,7 +14,7 @@
 //!
 //! The code, from the medium upwards: `format.rs` (bytes), `map.rs` and `memory.rs` (where they
 //! lie), `log.rs` (walking over records), `recovery.rs` and `open.rs` (after a crash), `line.rs`
-//! (the order of producers), `ring.rs` (appending), `sync.rs` and `pace.rs` (onto the medium),
+//! and `door.rs` (the order of producers), `ring.rs` (appending), `sync.rs` and `pace.rs` (onto the medium),
 //! `cursor.rs`, `reader.rs`, `tail.rs` (out again), `watch.rs` (waiting).
 //!
 //! **Invariants.** No network, no async runtime, no clock but for pacing. `unsafe` in `map.rs` and
@@ -25,6 +25,7 @@
 mod crc;
 mod cursor;
 mod directory;
+mod door;
 mod error;
 mod faults;
 #[cfg(feature = "floor")]

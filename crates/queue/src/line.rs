@@ -19,7 +19,8 @@ pub(crate) struct Line {
     published: CachePadded<Published>,
 }
 
-/// Stored in this order in every turn, and only there.
+/// Stored in this order in every turn, and only there. Who looks at `turn` sees all of the turns
+/// before it; `tail` is for [`Line::mark`], which must notice a turn under way.
 #[derive(Debug)]
 struct Published {
     tail: AtomicU64,
@@ -66,6 +67,12 @@ impl Line {
         }
     }
 
+    /// Whether somebody has reserved and not yet published.
+    #[inline]
+    pub(crate) fn is_occupied(&self) -> bool {
+        self.published.turn.load(Ordering::Relaxed) != self.reserved.load(Ordering::Relaxed)
+    }
+
     /// Whether it is the turn of the range that starts at `start`.
     #[inline]
     pub(crate) fn is_turn(&self, start: u64) -> bool {
@@ -95,10 +102,11 @@ impl Line {
         published.turn.store(end, Ordering::Release);
     }
 
-    /// Up to where entries are published.
+    /// Up to where entries are published, with their seqs: [`seq`](Self::seq), asked afterwards, is
+    /// not below that of the last of them.
     #[inline]
     pub(crate) fn tail(&self) -> u64 {
-        self.published.tail.load(Ordering::Acquire)
+        self.published.turn.load(Ordering::Acquire)
     }
 
     /// The last seq published.
@@ -151,6 +159,9 @@ mod tests {
             while line.tail() < 2 * EACH * 8 {
                 let mark = line.mark();
                 assert_eq!(mark.position, mark.seq.counter() * 8);
+                // Once a reader saw an entry whose commit was then refused: its seq was not out yet.
+                let tail = line.tail();
+                assert!(tail <= line.seq().counter() * 8, "an entry before its seq");
             }
         });
         assert_eq!(line.mark().seq, Seq::new(1, 2 * EACH));

@@ -87,12 +87,34 @@ impl Mapping {
     #[inline]
     pub(crate) fn prefetch(&self, offset: usize, len: usize) {
         #[cfg(target_arch = "x86_64")]
+        self.lines(offset, len, |line| {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a prefetch reads and writes nothing and cannot fault, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line) };
+        });
+    }
+
+    /// Asks the processor to fetch a range that is about to be looked at; only a hint, and nothing
+    /// where the range leaves the block.
+    #[inline]
+    pub(crate) fn prefetch_view(&self, offset: usize, len: usize) {
+        #[cfg(target_arch = "x86_64")]
+        self.lines(offset, len, |line| {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch reads and writes nothing and cannot fault, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        });
+    }
+
+    /// Visits the range at steps of a processor's line; none if the range leaves the block.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn lines(&self, offset: usize, len: usize, mut visit: impl FnMut(*const i8)) {
         if offset.checked_add(len).is_some_and(|end| end <= self.map.len()) {
             for at in (offset..offset + len).step_by(64) {
-                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-                // SAFETY: a prefetch reads and writes nothing and cannot fault; `at` lies in the
-                // mapping all the same.
-                unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.map.as_mut_ptr().add(at).cast()) };
+                // SAFETY: `at` lies below offset + len, just shown to lie within the mapping.
+                let line = unsafe { self.map.as_mut_ptr().add(at) };
+                visit(line.cast_const().cast());
             }
         }
     }

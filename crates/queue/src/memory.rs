@@ -82,6 +82,15 @@ impl Memory {
     }
 
     #[inline]
+    pub(crate) fn prefetch_view(&self, offset: usize, len: usize) {
+        match self {
+            Memory::Mapped { map, .. } => map.prefetch_view(offset, len),
+            #[cfg(any(test, feature = "testing"))]
+            Memory::Simulated(_) => {}
+        }
+    }
+
+    #[inline]
     pub(crate) fn view(&self, offset: usize, len: usize) -> &[u8] {
         match self {
             Memory::Mapped { map, .. } => map.view(offset, len),

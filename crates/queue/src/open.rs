@@ -24,7 +24,7 @@ use crate::recovery::{self, Scan, Slots};
 use crate::ring::{Counters, INDEX_MARKS, Limits, Ring, Settings};
 use crate::seq::Seq;
 use crate::sync::Syncer;
-use crate::watch::{Barrier, Watch};
+use crate::watch::{Barrier, Threads, Watch};
 use crate::{Durability, Recovery};
 
 /// The two checkpoints of a new, empty ring.
@@ -91,6 +91,7 @@ pub(crate) fn open_ring(
         epoch,
         epoch_position: tail.position,
         line: Line::new(Mark { position: tail.position, seq: seq_before }),
+        door: Threads::default(),
         limits: CachePadded::new(Limits {
             reclaimed: AtomicU64::new(slots.newest.head.position),
             durable: AtomicU64::new(tail.position),

@@ -20,16 +20,21 @@ use crate::line::Line;
 use crate::log::Log;
 use crate::memory::Memory;
 use crate::sync::Syncer;
-use crate::watch::{Barrier, Watch};
+use crate::watch::{Barrier, Threads, Watch};
 use crate::{Durability, QueueId, Recovery, Seq, SeqSpan, crc};
 
 /// Set in [`Ring::attention`]: the sync thread sleeps although nothing told it for how long.
 pub(crate) const ATTENTION_SYNC: u32 = 1;
 /// Set in [`Ring::attention`]: a reader sleeps until something is appended.
 pub(crate) const ATTENTION_READERS: u32 = 2;
+/// Set in [`Ring::attention`]: a producer sleeps until the line moves.
+pub(crate) const ATTENTION_DOOR: u32 = 4;
 
 /// How many boundaries the index of seqs remembers, spread over the ring.
 pub(crate) const INDEX_MARKS: u64 = 1024;
+
+/// How much of the ring is fetched before a batch is copied: a part of the nearest cache.
+const FETCH_BYTES: u64 = 20 << 10;
 
 /// The part of the options that matters after the open.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +86,8 @@ pub(crate) struct Ring {
     pub(crate) epoch: u32,
     pub(crate) epoch_position: u64,
     pub(crate) line: Line,
+    /// Producers that wait to get in line.
+    pub(crate) door: Threads,
     pub(crate) limits: CachePadded<Limits>,
     /// Who wants to be told by the next append.
     pub(crate) attention: CachePadded<AtomicU32>,
@@ -152,6 +159,7 @@ impl Ring {
         self.limits.is_ended.store(true, Ordering::SeqCst);
         self.on_durable.end();
         self.on_readable.notify(u64::MAX);
+        self.door.notify();
         first
     }
 
@@ -162,6 +170,7 @@ impl Ring {
         let len = self.payload_bytes(parts)?;
         let crc = checksum(parts);
         let bytes = format::record_bytes(u64::from(len));
+        self.hold_back();
         let (start, end) =
             self.reserve(|start| start + self.geometry.skip(start, bytes) + bytes)?;
         let at = end - bytes;
@@ -183,10 +192,16 @@ impl Ring {
         self.check()?;
         let mut heads = Vec::with_capacity(entries.len());
         let (mut sum, mut largest, mut payload_bytes) = (0, 0, 0);
+        // Where the batch will lie, if nobody else is in line: fetched while the sums are computed.
+        let likely = self.line.tail();
+        let is_alone = !self.line.is_occupied();
         for entry in entries {
             let parts = entry.as_ref();
             let len = self.payload_bytes(parts)?;
             let bytes = format::record_bytes(u64::from(len));
+            if is_alone && sum < FETCH_BYTES {
+                self.memory.prefetch(self.geometry.offset(likely + sum), bytes as usize);
+            }
             heads.push((len, checksum(parts)));
             sum += bytes;
             largest = largest.max(bytes);
@@ -209,7 +224,9 @@ impl Ring {
         let copy = |row: usize, at| {
             // Two records ahead, if they are alike: by then its lines have come.
             let bytes = format::record_bytes(u64::from(heads[row].0));
-            self.memory.prefetch(self.geometry.offset(at + 2 * bytes), bytes as usize);
+            if !is_alone || at - start >= FETCH_BYTES {
+                self.memory.prefetch(self.geometry.offset(at + 2 * bytes), bytes as usize);
+            }
             self.store_payload(at, entries[row].as_ref());
         };
         // First in line: whoever is behind waits for these copies anyway, so one pass does it.
@@ -337,6 +354,9 @@ impl Ring {
         }
         if wanted & ATTENTION_SYNC != 0 {
             self.unpark();
+        }
+        if wanted & ATTENTION_DOOR != 0 {
+            self.open_door();
         }
     }
 

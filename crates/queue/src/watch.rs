@@ -33,15 +33,8 @@ impl Watch {
 
     /// Sleeps until `ready` says yes, looking at it after every notify; false if the time passed
     /// first.
-    pub(crate) fn wait(&self, timeout: Duration, mut ready: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            match self.threads.doze(deadline, &mut ready) {
-                Woken::Ready => return true,
-                Woken::Late => return false,
-                Woken::Perhaps => {}
-            }
-        }
+    pub(crate) fn wait(&self, timeout: Duration, ready: impl FnMut() -> bool) -> bool {
+        self.threads.wait(timeout, ready)
     }
 }
 
@@ -56,7 +49,7 @@ pub(crate) enum Woken {
     Late,
 }
 
-/// Threads that sleep until they are notified, all at once.
+/// Threads that sleep until they are notified.
 #[derive(Debug, Default)]
 pub(crate) struct Threads {
     generation: AtomicU32,
@@ -66,12 +59,35 @@ pub(crate) struct Threads {
 impl Threads {
     /// Wakes all of them. What they wait for must be visible before.
     pub(crate) fn notify(&self) {
+        self.notify_up_to(i32::MAX as u32);
+    }
+
+    /// Wakes so many of them; each calls [`pass_on`](Self::pass_on), so that all get to know.
+    pub(crate) fn notify_up_to(&self, count: u32) {
         self.generation.fetch_add(1, Ordering::SeqCst);
+        self.pass_on(count);
+    }
+
+    /// Wakes so many of those who sleep since before the last notify.
+    pub(crate) fn pass_on(&self, count: u32) {
         // Either this sees the sleeper, or the sleeper, counted later, sees the new generation and
         // with it what was stored before it.
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             // A private futex on memory of ours: the only error is a bad address.
-            let _ = futex::wake(&self.generation, futex::Flags::PRIVATE, i32::MAX as u32);
+            let _ = futex::wake(&self.generation, futex::Flags::PRIVATE, count);
+        }
+    }
+
+    /// Sleeps until `ready` says yes, looking at it after every notify; false if the time passed
+    /// first.
+    pub(crate) fn wait(&self, timeout: Duration, mut ready: impl FnMut() -> bool) -> bool {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            match self.doze(deadline, &mut ready) {
+                Woken::Ready => return true,
+                Woken::Late => return false,
+                Woken::Perhaps => {}
+            }
         }
     }
 
@@ -186,6 +202,13 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
     use std::task::Wake;
+
+    impl Threads {
+        /// How many sleep, or are about to.
+        pub(crate) fn sleeping(&self) -> u32 {
+            self.sleepers.load(Ordering::SeqCst)
+        }
+    }
 
     struct Count(AtomicU64);
     impl Wake for Count {
