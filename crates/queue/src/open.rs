@@ -102,6 +102,7 @@ pub(crate) fn open_ring(
         barrier: Barrier::new(),
         counters: Counters::default(),
         demand: AtomicU64::new(0),
+        gathering: AtomicBool::new(false),
         waiters: AtomicU32::new(0),
         group: AtomicU32::new(0),
         cursor_version: AtomicU64::new(0),

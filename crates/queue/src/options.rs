@@ -38,7 +38,8 @@ pub struct Options {
     /// 9p, btrfs, ZFS. Default off; [`Durability::Process`] never needs it.
     pub any_filesystem: bool,
     /// How long an appended entry may wait for others before it is synced when nobody waits for
-    /// it. Default 1 ms. Waiters are served at once, whatever this says.
+    /// it. Default 1 ms. Waiters are served at once, whatever this says; except that while many
+    /// entries come and only tasks wait, a sync begins at most 1 ms after the one before has ended.
     pub sync_delay: Duration,
     /// How often cursors and marks become durable while they move. Default 100 ms.
     pub checkpoint_interval: Duration,

@@ -1,18 +1,21 @@
 //! When to sync: the steps of the sync thread, and how long it rests between them.
 //!
 //! Whoever waits is served at once. What nobody waits for is synced after `sync_delay`, so that a
-//! lone waiter, who syncs by itself, is not disturbed, and appends come together. A thread that
+//! lone waiter, who syncs by itself, is not disturbed, and appends come together. While many entries
+//! come that only tasks wait for, syncs take a quarter of the time and no more: each costs processor
+//! time that those who append need, and a task that waits keeps nobody from appending. A thread that
 //! has nothing to do sleeps without a deadline: an idle queue causes no wake-up.
 // Public for `testing`, which is not in every build.
 #![allow(unreachable_pub)]
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crossbeam::sync::Parker;
 
 use crate::error::{Error, Result};
 use crate::ring::{ATTENTION_SYNC, Ring};
+use crate::seq::Seq;
 
 /// What the last step saw.
 #[derive(Debug, Default)]
@@ -21,7 +24,15 @@ pub struct Pace {
     version: u64,
     /// Up to where pages were made present and writable ahead of the tail.
     populated: u64,
+    /// How long to let entries come together before the next step.
+    gather: Duration,
 }
+
+/// A sync of fewer entries serves few: what follows it is not kept waiting.
+const CROWD_ENTRIES_MIN: u64 = 16;
+/// How much longer than a sync entries come together, and at most how long.
+const GATHER_SYNCS: u32 = 3;
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// How far ahead of the tail pages are made present, at most; an eighth of smaller rings.
 const AHEAD_BYTES_MAX: u64 = 8 << 20;
@@ -45,10 +56,18 @@ impl Ring {
         let tail = self.line.tail();
         let version = self.cursor_version.load(Ordering::Acquire);
         let mut syncer = self.lock_sync();
+        pace.gather = Duration::ZERO;
         if self.settings.syncs() {
             if self.is_wanted() || syncer.durable.position < pace.tail {
-                self.group.store(self.waiters.load(Ordering::Relaxed), Ordering::Relaxed);
+                let waiters = self.waiters.load(Ordering::Relaxed);
+                self.group.store(waiters, Ordering::Relaxed);
+                let (before, began) = (syncer.durable.seq.counter(), Instant::now());
                 self.sync_entries(&mut syncer)?;
+                // Threads that wait are a group already, and gather while the next sync runs.
+                let entries = syncer.durable.seq.counter().saturating_sub(before);
+                if waiters == 0 && entries >= CROWD_ENTRIES_MIN {
+                    pace.gather = (began.elapsed() * GATHER_SYNCS).min(GATHER_MAX);
+                }
             }
         } else {
             self.index_push(self.line.mark());
@@ -120,6 +139,7 @@ impl Ring {
             match self.step(&mut pace, Instant::now()) {
                 // Said to everybody who calls or waits; there is nothing left to do here.
                 Err(_) => return,
+                Ok(_) if !pace.gather.is_zero() => self.gather(parker, pace.gather),
                 Ok(Rest::None) => {}
                 Ok(Rest::For(rest)) => parker.park_timeout(rest),
                 Ok(Rest::UntilTold(rest)) => self.sleep(parker, &pace, rest),
@@ -127,6 +147,24 @@ impl Ring {
         }
         // An error is kept in the ring; close() reports it.
         let _ = self.finish();
+    }
+
+    /// Rests, and lets tasks ask for a sync without ending the rest; threads end it.
+    fn gather(&self, parker: &Parker, rest: Duration) {
+        self.gathering.store(true, Ordering::Relaxed);
+        parker.park_timeout(rest);
+        self.gathering.store(false, Ordering::Relaxed);
+        // Either a task that asks sees this, or the next step sees what it asks for.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Asks the sync thread to make `seq` durable, on behalf of a task: at once, or after its rest.
+    pub(crate) fn want_durable_soon(&self, seq: Seq) {
+        self.demand.fetch_max(seq.get(), Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        if !self.gathering.load(Ordering::Relaxed) {
+            self.unpark();
+        }
     }
 
     fn sleep(&self, parker: &Parker, pace: &Pace, rest: Option<Duration>) {
@@ -141,5 +179,44 @@ impl Ring {
             None => parker.park(),
         }
         self.attention.fetch_and(!ATTENTION_SYNC, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use crate::{Durability, Options, Queue, testing};
+
+    use super::*;
+
+    #[test]
+    fn entries_come_together_only_while_many_come_and_only_tasks_wait() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = Options {
+            capacity_bytes: 1 << 18,
+            durability: Durability::Disk,
+            any_filesystem: true,
+            ..Options::default()
+        };
+        Queue::create(dir.path(), &options).expect("creates").close().expect("ends");
+        let queue = testing::open_dir(dir.path(), &options, &[]).expect("opens");
+        let ring = queue.ring();
+        let mut pace = Pace::default();
+        let mut rest_after = |entries: u64, threads: u32| {
+            for _ in 0..entries {
+                queue.append(0, b"entry").expect("room");
+            }
+            let asked = queue.poll_durable(queue.appended(), Waker::noop());
+            assert!(!asked.expect("the queue lives"), "nobody has synced");
+            ring.waiters.store(threads, Ordering::Relaxed);
+            ring.step(&mut pace, Instant::now()).expect("syncs");
+            assert_eq!(queue.durable(), queue.appended(), "served at once, whatever comes after");
+            pace.gather
+        };
+        assert!(rest_after(CROWD_ENTRIES_MIN - 1, 0).is_zero(), "few came");
+        let rest = rest_after(CROWD_ENTRIES_MIN, 0);
+        assert!(!rest.is_zero() && rest <= GATHER_MAX, "{rest:?}");
+        assert!(rest_after(10 * CROWD_ENTRIES_MIN, 1).is_zero(), "a thread waits");
     }
 }

@@ -342,7 +342,7 @@ impl Queue {
             return Err(Error::Beyond { seq, end });
         }
         ring.on_durable.register(seq.get(), waker);
-        ring.want_durable(seq);
+        ring.want_durable_soon(seq);
         if ring.durable_seq() >= seq {
             return Ok(true);
         }

@@ -95,6 +95,8 @@ pub(crate) struct Ring {
     pub(crate) counters: Counters,
     /// The largest seq that somebody waits for.
     pub(crate) demand: AtomicU64,
+    /// Whether the sync thread rests so that entries come together.
+    pub(crate) gathering: AtomicBool,
     /// Threads in `wait_durable`.
     pub(crate) waiters: AtomicU32,
     /// How many of them the last sync of the thread served.

@@ -4,7 +4,7 @@
 //! value that a relaxed load may see: producers that reserve and publish (`line.rs`), the watermark
 //! from the syncer to those who wait (`sync.rs`, `pace.rs`, `groups.rs`, `watch.rs`), a reader that
 //! goes to sleep while a producer appends (`reader.rs`, `watch.rs`), and producers that sleep until
-//! the line moves (`door.rs`). A thread that sleeps for ever is a
+//! the line moves (`door.rs`), and the end of a rest against a task that asks (`pace.rs`). A thread that sleeps for ever is a
 //! deadlock, which loom reports. Each model has twins with one step out of place, which must fail.
 //!
 //! Cannot show: that the models are the code. They have the same steps in the same order, and
@@ -13,6 +13,7 @@
 //! place; a futex is a lock and a condition.
 
 mod door;
+mod gather;
 mod orderings;
 mod threads;
 
@@ -49,6 +50,7 @@ enum Slip {
     OtherGroupForgotten,
     NoLightBarrier,
     WakeNotPassedOn,
+    NoFence,
 }
 
 /// `line.rs`, with one word of payload for each eight bytes of position.

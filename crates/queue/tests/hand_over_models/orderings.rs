@@ -50,6 +50,17 @@ fn the_models_have_the_orderings_of_the_code() {
         "self.attention.fetch_or(ATTENTION_DOOR, Ordering::SeqCst);",
     ];
     assert_eq!(door, expected, "door.rs changed: change its model too");
+    let pace = accesses(include_str!("../../src/pace.rs"));
+    let expected = [
+        "self.gathering.store(true, Ordering::Relaxed);",
+        "self.gathering.store(false, Ordering::Relaxed);",
+        "fence(Ordering::SeqCst);",
+        "self.demand.fetch_max(seq.get(), Ordering::AcqRel);",
+        "fence(Ordering::SeqCst);",
+        "if !self.gathering.load(Ordering::Relaxed) {",
+    ];
+    let gather = pace.iter().skip_while(|line| !line.contains("gathering")).take(expected.len());
+    assert!(gather.eq(expected), "pace.rs changed: change its model too");
     let groups = accesses(include_str!("../../src/groups.rs"));
     let expected = [
         "self.round.fetch_add(1, Ordering::SeqCst);",
