@@ -77,6 +77,10 @@ pub(crate) async fn run(core: Rc<Core>, stream: net::TcpStream, peer: net::Socke
             metrics.handshake("opened");
             let limits = &core.front.config.limits;
             let link = arrival::into_link(transport);
+            #[cfg(feature = "echo")]
+            if opened.mode == Mode::Raw {
+                return spawn_guarded(crate::echo::run(&core, link, opened.early, seat));
+            }
             let socket = TungsteniteSocket::new(link, opened.early, limits, core.shared.clone());
             let seated = Seated { _seat: seat, _place: place.map(Box::new) };
             let session =

@@ -100,7 +100,8 @@ impl Orphan {
             partitions: partition::map_hash(names, &self.partition),
             ..SenderConfig::new("orphan", self.to.clone())
         };
-        let forwarder = Forwarder::start(config, &queue, Arc::clone(&acked), on_failure)?;
+        let forwarder =
+            Forwarder::start(config, &queue, Arc::clone(&acked), Duration::ZERO, on_failure)?;
         let watch = forwarder.watch();
         let bytes = forwarder::left(&queue, &acked).bytes;
         let result = loop {

@@ -26,7 +26,7 @@ use crate::{
     ForwarderError,
     acceptor::{self, Door},
     addresses::AddressCounts,
-    config::{Config, Durability},
+    config::{Config, Durability, Level},
     core,
     devices::Devices,
     forwarder::Forwarder,
@@ -42,6 +42,10 @@ use crate::{
 
 /// Connections that wait for a core while all its handshakes are taken.
 const ARRIVALS_MAX: usize = 16;
+
+/// How long what follows a frame to the middle that was not full waits for company. Far below what
+/// the middle and storage take; nobody waits for it unless acks do.
+const FORWARD_REST: Duration = Duration::from_millis(1);
 
 /// Longest time a forwarder gets to end its thread.
 const STOP_TIME_MAX: Duration = Duration::from_secs(2);
@@ -262,6 +266,10 @@ fn start_forwarders(front: &Front, tls: Option<&ConnectTls>) -> Result<Vec<Forwa
         Durability::Process => LinkLevel::Process,
         Durability::Disk => LinkLevel::Disk,
     };
+    let rest = match front.config.ack.level {
+        Level::Middle => Duration::ZERO,
+        Level::Process | Level::Disk => FORWARD_REST,
+    };
     let start = |((name, endpoint), ring): (&(String, String), &Ring)| {
         let names = middles.iter().map(|(name, _)| name.as_str());
         let mut config = SenderConfig {
@@ -273,7 +281,7 @@ fn start_forwarders(front: &Front, tls: Option<&ConnectTls>) -> Result<Vec<Forwa
         let on_failure = Box::new(|error| {
             forebay_ops::fatal(format_args!("the forwarder failed: {error}"));
         });
-        Forwarder::start(config, &ring.queue, Arc::clone(&ring.acked), on_failure)
+        Forwarder::start(config, &ring.queue, Arc::clone(&ring.acked), rest, on_failure)
             .map_err(|source| StartError::Forwarder { partition: name.clone(), source })
     };
     middles.iter().zip(&front.rings).map(start).collect()

@@ -33,6 +33,36 @@ pub fn venv(packages: &[&str]) -> Result<Venv> {
     Ok(Venv { folder })
 }
 
+/// As [`venv`], in Python 2.7, for programs that nobody carries over; `python2.7` must be in the
+/// path, or be one of pyenv's.
+///
+/// # Errors
+/// As for [`venv`].
+pub fn venv_of_python_2(packages: &[&str]) -> Result<Venv> {
+    let pyenv = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".pyenv/versions"));
+    let versions = pyenv.and_then(|folder| std::fs::read_dir(folder).ok());
+    let versions = versions.into_iter().flatten().flatten().map(|version| version.path());
+    let mut of_pyenv = versions.map(|version| version.join("bin/python2.7"));
+    let python = of_pyenv.find(|path| path.exists());
+    let python = python.unwrap_or_else(|| "python2.7".into());
+    // Python 2 says its version on the standard error.
+    cache::run(Command::new(&python).arg("--version")).context("no python2.7")?;
+    let key = format!("Python 2.7\n{}", packages.join("\n"));
+    let folder = cache::folder("python", &key, |folder| {
+        let maker = folder.join("maker");
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&maker);
+        cache::run(pip.arg("virtualenv==20.15.1")).context("PyPI")?;
+        let mut make = Command::new(&python);
+        make.env("PYTHONPATH", &maker).args(["-m", "virtualenv", "--quiet"]).arg(folder);
+        cache::run(&mut make).context("virtualenv")?;
+        let mut pip = Command::new(folder.join("bin/python"));
+        cache::run(pip.args(["-m", "pip", "install", "--quiet"]).args(packages)).context("PyPI")?;
+        Ok(())
+    })?;
+    Ok(Venv { folder })
+}
+
 impl Venv {
     /// Its interpreter, ready for arguments.
     pub fn command(&self) -> Command {

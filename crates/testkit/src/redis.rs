@@ -50,6 +50,11 @@ impl Redis {
         self.port.number()
     }
 
+    /// Its process while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::pid)
+    }
+
     /// How to connect to it without a password.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port())

@@ -7,6 +7,7 @@
 //! The protocol and the socket are `forebay-link`'s; here is the ring behind them, and what the
 //! rest of the front may ask: state for metrics, and what is left for the drain.
 
+mod pace;
 mod source;
 #[cfg(test)]
 mod source_tests;
@@ -87,6 +88,7 @@ pub(crate) struct Left {
 impl Forwarder {
     /// Starts the thread. The middle need not be there yet.
     ///
+    /// `rest` is how long it waits for company after a frame that is not full.
     /// `acked` is moved to what the ring knows as acked, and from then on by each ack.
     /// `on_failure` is called when the ring cannot be trusted any more: end the process.
     ///
@@ -96,12 +98,13 @@ impl Forwarder {
         config: SenderConfig,
         queue: &Queue,
         acked: Arc<Watermark>,
+        rest: Duration,
         on_failure: OnFailure,
     ) -> Result<Self, ForwarderError> {
         let reader = queue.reader(READER)?;
         acked.advance(reader.cursor());
         let replays = Arc::new(AtomicU64::new(0));
-        let source = RingSource::new(queue.clone(), reader, acked, Arc::clone(&replays));
+        let source = RingSource::new(queue.clone(), reader, acked, Arc::clone(&replays), rest);
         let sender = UplinkSender::start(config, source, on_failure)?;
         let stats = sender.stats();
         Ok(Self { sender, stats, replays })

@@ -10,12 +10,14 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use forebay_link::{BatchBuilder, Bounds, EntrySource, Fault, Pushed, QueueId, Seq};
 use forebay_queue::{Queue, Reader, Seq as RingSeq};
 use forebay_wire::records::RECORD_HEADER_BYTES;
 
+use super::pace::Pace;
 use crate::watermark::Watermark;
 
 /// Entry size assumed before the first is seen.
@@ -33,16 +35,19 @@ pub(super) struct RingSource {
     read_max: RingSeq,
     /// Average length of an entry, for asking for as many as fit a frame.
     entry_bytes: usize,
+    pace: Pace,
     #[cfg(feature = "planted-faults")]
     pub(super) commits_before_ack: bool,
 }
 
 impl RingSource {
+    /// A ring read for one middle, that rests so long after a frame that is not full.
     pub(super) fn new(
         queue: Queue,
         reader: Reader,
         acked: Arc<Watermark>,
         replays: Arc<AtomicU64>,
+        rest: Duration,
     ) -> Self {
         let cursor = reader.cursor();
         Self {
@@ -53,6 +58,7 @@ impl RingSource {
             read: cursor,
             read_max: cursor,
             entry_bytes: ENTRY_BYTES_GUESS,
+            pace: Pace::new(rest),
             #[cfg(feature = "planted-faults")]
             commits_before_ack: std::env::var("FOREBAY_PLANTED_FAULT")
                 .is_ok_and(|name| name == "commit-before-ack"),
@@ -74,8 +80,9 @@ impl RingSource {
         Ok(())
     }
 
-    /// Moves what the reader has into `batch` until one of the two has no more.
-    fn fill_on(&mut self, batch: &mut BatchBuilder) -> Result<(), Fault> {
+    /// Moves what the reader has into `batch` until one of the two has no more; true if it was the
+    /// room.
+    fn fill_on(&mut self, batch: &mut BatchBuilder) -> Result<bool, Fault> {
         loop {
             // As many as fit by their average length; the byte limit then holds for any length.
             let room = batch.room_bytes() + RECORD_HEADER_BYTES;
@@ -102,7 +109,7 @@ impl RingSource {
                 return Err(format!("entry {seq} of the ring is too large for any frame").into());
             }
             if taken == 0 {
-                return Ok(());
+                return Ok(refused.is_some());
             }
             if refused.is_none() {
                 peeked.advance();
@@ -114,7 +121,7 @@ impl RingSource {
             self.read_max = self.read_max.max(self.read);
             self.replays.fetch_add(replayed, Ordering::Relaxed);
             if refused.is_some() {
-                return Ok(());
+                return Ok(true);
             }
         }
     }
@@ -148,8 +155,13 @@ impl EntrySource for RingSource {
     }
 
     fn fill(&mut self, after: Seq, batch: &mut BatchBuilder) -> Result<(), Fault> {
+        if self.pace.is_resting() {
+            return Ok(());
+        }
         self.seek(RingSeq::from_u64(after.get()))?;
-        self.fill_on(batch)?;
+        if !self.fill_on(batch)? && !batch.is_empty() {
+            self.pace.was_not_full();
+        }
         #[cfg(feature = "planted-faults")]
         if self.commits_before_ack && !batch.is_empty() {
             self.reader.commit(RingSeq::from_u64(batch.last().get()))?;
@@ -168,6 +180,9 @@ impl EntrySource for RingSource {
     }
 
     fn poll_ready(&mut self, after: Seq, waker: &Waker) -> Result<bool, Fault> {
+        if !self.pace.poll_rested(waker) {
+            return Ok(false);
+        }
         self.seek(RingSeq::from_u64(after.get()))?;
         Ok(self.reader.poll_ready(waker))
     }

@@ -23,11 +23,15 @@ impl Wake for Silent {
 }
 
 fn open(dir: &std::path::Path) -> (Queue, RingSource, Arc<Watermark>) {
+    open_resting(dir, Duration::ZERO)
+}
+
+fn open_resting(dir: &std::path::Path, rest: Duration) -> (Queue, RingSource, Arc<Watermark>) {
     let options = Options { capacity_bytes: 1 << 20, any_filesystem: true, ..Options::default() };
     let queue = Queue::open_or_create(dir, &options).expect("a ring");
     let (reader, acked) = (queue.reader(READER).expect("a reader"), Arc::new(Watermark::default()));
     acked.advance(reader.cursor());
-    let source = RingSource::new(queue.clone(), reader, Arc::clone(&acked), Arc::default());
+    let source = RingSource::new(queue.clone(), reader, Arc::clone(&acked), Arc::default(), rest);
     (queue, source, acked)
 }
 
@@ -160,4 +164,37 @@ fn the_planted_fault_commits_what_was_merely_sent() {
     assert_eq!(source.bounds().expect("a ring").committed, end);
     assert_eq!(acked.get().get(), 0, "it must not ack to devices as well");
     assert_eq!(read_all(&mut source, Seq::ZERO, 4096).0, Vec::<u64>::new(), "they are gone");
+}
+
+#[tokio::test]
+async fn what_follows_a_frame_that_was_not_full_waits_for_company_and_then_goes_in_one() {
+    const REST: Duration = Duration::from_millis(30);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (queue, mut source, _acked) = open_resting(dir.path(), REST);
+    append(&queue, 0..1, 8);
+    let begun = std::time::Instant::now();
+    let (first, after) = read_all(&mut source, Seq::ZERO, 4096);
+    assert_eq!(first, [0], "the first after a pause goes at once");
+    append(&queue, 1..10, 8);
+    let (mut rest, _) = read_all(&mut source, after, 4096);
+    assert!(rest.is_empty() || begun.elapsed() >= REST, "{rest:?} did not wait");
+    let ready = std::future::poll_fn(|cx| match source.poll_ready(after, cx.waker()) {
+        Ok(true) => std::task::Poll::Ready(()),
+        Ok(false) => std::task::Poll::Pending,
+        Err(fault) => panic!("{fault}"),
+    });
+    if rest.is_empty() {
+        tokio::time::timeout(Duration::from_secs(10), ready).await.expect("in time");
+        assert!(begun.elapsed() >= REST);
+        rest = read_all(&mut source, after, 4096).0;
+    }
+    assert_eq!(rest, (1..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn full_frames_follow_one_another_without_a_rest() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (queue, mut source, _acked) = open_resting(dir.path(), Duration::from_secs(3600));
+    append(&queue, 0..100, 100);
+    assert_eq!(read_all(&mut source, Seq::ZERO, 1024).0, (0..100).collect::<Vec<_>>());
 }

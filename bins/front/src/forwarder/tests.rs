@@ -113,7 +113,8 @@ fn ring(dir: &std::path::Path) -> Queue {
 
 fn forwarder(endpoint: &str, queue: &Queue, acked: &Arc<Watermark>) -> Forwarder {
     let config = SenderConfig::new("forwarder", endpoint);
-    Forwarder::start(config, queue, Arc::clone(acked), Box::new(|error| panic!("{error}")))
+    let on_failure = Box::new(|error| panic!("{error}"));
+    Forwarder::start(config, queue, Arc::clone(acked), Duration::from_millis(1), on_failure)
         .expect("starts")
 }
 

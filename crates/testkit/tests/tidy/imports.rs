@@ -124,7 +124,7 @@ fn packages_are_named_by_what_they_are_and_keep_the_workspace_lints() {
 }
 
 /// Features of ours that only tests turn on: planted faults, and doors for looking inside.
-const FOR_TESTS: [&str; 2] = ["planted-faults", "testing"];
+const FOR_TESTS: [&str; 3] = ["echo", "planted-faults", "testing"];
 
 #[test]
 fn what_is_there_for_tests_is_in_no_normal_build() {
