@@ -78,7 +78,7 @@ def main():
     options = parser.parse_args()
     count = 0
     for seq, payload in Consumer(options.feed, options.fetch).follow():
-        if len(payload) > 24:  # without an entry it only marks a position
+        if len(payload) > 24 and payload[24] != 0:  # else it only marks a position
             _, _, device, _, number, _, _, *message = cbor2.loads(payload[24:])
             print(f"{seq >> 40}:{seq & (1 << 40) - 1} {device} {number} {message}", flush=True)
             count += 1

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod check;
 mod completions;
 mod config;
 mod credentials;
@@ -77,6 +78,8 @@ enum Command {
     Top(top::Options),
     /// Tell how old the oldest unstored message is, per tier and sink, and where one message is.
     Where(place::Options),
+    /// Check that everything accepted is stored, set aside, or still on its way, and say where not.
+    Check(check::Options),
     /// Take a running tier out of service before it is scaled in, or put it back.
     Drain(drain::Options),
     /// Print a completion script for a shell.
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::Health(options) => health::run(&options),
         Command::Top(options) => top::run(&options),
         Command::Where(options) => place::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => completions::run(&options, Cli::command()),
         Command::Version(options) => version::run(&options),

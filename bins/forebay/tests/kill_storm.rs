@@ -85,6 +85,9 @@ struct Storm {
     all_told: bool,
     live_unstored: u64,
     live_repeated: u64,
+    /// What `forebay check` said at the end, and its exit code.
+    balance: serde_json::Value,
+    code: Option<i32>,
     summary: String,
 }
 
@@ -151,6 +154,7 @@ fn storm(kills: usize, victims: &[usize], planted: Option<&'static str>) -> Resu
     let live_repeated = live.repeated();
     let seen = live.end();
     let root = tiers.lake();
+    let (balance, code) = tiers.check()?;
     tiers.end()?;
 
     let records = journal.records();
@@ -170,7 +174,16 @@ fn storm(kills: usize, victims: &[usize], planted: Option<&'static str>) -> Resu
         verdict.inversions_roamed,
     );
     println!("{summary}");
-    Ok(Storm { verdict, kills: counts, all_told, live_unstored, live_repeated, summary })
+    Ok(Storm {
+        verdict,
+        kills: counts,
+        all_told,
+        live_unstored,
+        live_repeated,
+        balance,
+        code,
+        summary,
+    })
 }
 
 #[test]
@@ -183,6 +196,10 @@ fn no_kill_of_any_tier_loses_invents_or_doubles_an_acknowledged_message() {
     assert_eq!(verdict.acked, verdict.stored, "{summary}: {verdict:#?}");
     assert!(verdict.acked > 20_000, "hardly any load: {summary}");
     assert_eq!((storm.live_unstored, storm.live_repeated), (0, 0), "{summary}");
+    // The books of all tiers, kept over all these deaths, agree with each other and the lake.
+    let Storm { balance, code, .. } = &storm;
+    assert_eq!(*code, Some(0), "{summary}: {balance:#}");
+    assert_eq!(balance["sinks"][0]["messages"], verdict.stored, "{summary}: {balance:#}");
     assert!(storm.all_told, "not all was shown, nor told as missed: {summary}");
 }
 
@@ -192,6 +209,7 @@ fn a_forwarder_that_commits_before_the_ack_is_caught() {
     let victims: Vec<usize> = (0..FRONTS).chain([MIDDLE, MIDDLE]).collect();
     let storm = storm(20, &victims, Some("commit-before-ack")).unwrap();
     assert!(storm.verdict.lost > 0, "the planted fault was not caught: {}", storm.summary);
+    assert_eq!(storm.code, Some(1), "the check saw nothing: {:#}", storm.balance);
     let findings = &storm.verdict.findings;
     assert!(findings.iter().any(|finding| finding.starts_with("LOST")), "{findings:?}");
 }

@@ -11,7 +11,7 @@ use forebay_queue::Seq;
 use forebay_wire::entry::Wanted;
 use serde_json::{Value, json};
 
-use crate::front::Front;
+use crate::{forwarder::READER, front::Front, rings::Ring};
 
 /// How the front stands.
 pub(crate) fn status(front: &Front) -> Value {
@@ -24,6 +24,7 @@ pub(crate) fn status(front: &Front) -> Value {
             "queue": stat.id.to_string(),
             "appended": stat.appended.to_string(),
             "durable": stat.durable.to_string(),
+            "committed": committed(ring).to_string(),
             "acked": ring.acked.get().to_string(),
             "pending_entries": left.entries,
             "pending_bytes": left.bytes,
@@ -41,6 +42,13 @@ pub(crate) fn status(front: &Front) -> Value {
         "connections": front.connections.count(),
         "rings": rings.collect::<Vec<_>>(),
     })
+}
+
+/// How far the ring has let go of its entries: no further than the middle has them.
+fn committed(ring: &Ring) -> Seq {
+    let readers = ring.queue.readers();
+    let forwarder = readers.iter().find(|reader| reader.name == READER);
+    forwarder.map_or(Seq::NONE, |reader| reader.committed)
 }
 
 /// Where the message is that `parameters` name.

@@ -2,8 +2,9 @@
 //!
 //! The link's receiver hands over the records of one frame that follow what was taken before; here
 //! it is decided which of them are new, they are appended at once with 24 bytes of origin in front,
-//! and the receiver acks when they are durable. If the last record is a duplicate, a marker takes
-//! its place: the position of every source can be read from the log alone.
+//! and the receiver acks when they are durable. Where numbers of a source have no record of their
+//! own, as duplicates have none, a marker stands in their place and tells how many: the position of
+//! every source, and what became of each of its numbers, can be read from the log alone.
 //!
 //! The lock is held over deciding and appending, so that at any moment the table holds exactly what
 //! the log holds. Nothing is allocated for an entry, and a few vectors for a frame.
@@ -20,13 +21,14 @@ use forebay_link::{EntryStore, Fault, Joined, Level, QueueId, Records, Seq, Stor
 use forebay_queue::{Durability, Error, Queue, Seq as LogSeq};
 use forebay_wire::{
     entry::{self, EntryHead},
-    feed::{STORED_PREFIX_BYTES, Stored},
+    feed::{STORED_PREFIX_BYTES, Stored, Uncounted},
     records::Record,
 };
+use hashbrown::HashMap;
 
 use crate::{
     clock::{Clock, wall_us},
-    dedup::{Dedup, Key, RunningTime, Verdict},
+    dedup::{Dedup, Key, RunningTime, Verdict, ledger::Ledger},
     metrics::Counts,
     snapshotter::Bell,
 };
@@ -45,16 +47,42 @@ pub(crate) struct Collector {
     /// Set while the middle drains: fronts then keep what they have.
     closed: Arc<AtomicBool>,
     prefixes: Vec<[u8; STORED_PREFIX_BYTES]>,
+    markers: Vec<[u8; Uncounted::BYTES]>,
+    /// Sources that had given away what is not here: how far, and how much. The next frame's
+    /// marker tells of it.
+    joined: HashMap<QueueId, (Seq, u64)>,
 }
 
 /// What one frame came to.
 #[derive(Debug, Default)]
 struct Tally {
-    entries: u64,
+    ledger: Ledger,
     bytes: u64,
-    duplicates: u64,
     undecodable: u64,
-    markers: u64,
+}
+
+/// Numbers of a source that were taken and have no record yet: the next marker tells of them.
+#[derive(Debug, Default)]
+struct Run {
+    /// The last of all numbers accounted for.
+    upto: Option<Seq>,
+    uncounted: Uncounted,
+}
+
+impl Run {
+    /// The next number is `seq`: what the source passed over before it is lost.
+    fn reach(&mut self, seq: Seq) {
+        let passed = match self.upto {
+            Some(upto) if upto.epoch() == seq.epoch() => {
+                seq.counter().saturating_sub(upto.counter() + 1)
+            }
+            // Each epoch begins with 1, and what the one before ended with is not known here.
+            Some(_) => seq.counter().saturating_sub(1),
+            // A source that joins: the link says what it had given away before.
+            None => 0,
+        };
+        self.uncounted.lost += passed;
+    }
 }
 
 impl Collector {
@@ -66,10 +94,12 @@ impl Collector {
         bell: Arc<Bell>,
         closed: Arc<AtomicBool>,
     ) -> Self {
-        Self { log, dedup, clock, counts, bell, closed, prefixes: Vec::new() }
+        let (prefixes, markers) = (Vec::new(), Vec::new());
+        let joined = HashMap::new();
+        Self { log, dedup, clock, counts, bell, closed, prefixes, markers, joined }
     }
 
-    /// Appends what is new of `records`, and a marker if the last is not; all or none.
+    /// Appends what is new of `records`, and markers for what is not; all or none.
     fn take(
         &mut self,
         dedup: &mut Dedup,
@@ -79,39 +109,84 @@ impl Collector {
         let now = self.clock.running();
         let mut tally = Tally::default();
         self.prefixes.clear();
-        let mut entries: Vec<&[u8]> = Vec::with_capacity(records.count() as usize + 1);
+        self.markers.clear();
+        let mut entries: Vec<Option<&[u8]>> = Vec::with_capacity(records.count() as usize + 1);
+        let upto = dedup.sources.position(source.get()).map(Seq::new);
+        let mut run = Run { upto, ..Run::default() };
+        if let Some(&(committed, lost)) = self.joined.get(&source) {
+            run = Run { upto: Some(committed), uncounted: Uncounted { duplicates: 0, lost } };
+        }
         for record in records {
-            if is_new(dedup, &record, now, &mut tally) {
-                self.prefixes.push(Stored::prefix(source, record.seq));
-                entries.push(record.payload);
-                tally.entries += 1;
-                tally.bytes += record.payload.len() as u64;
+            #[cfg(feature = "planted-faults")]
+            if crate::planted::skips(&record) {
+                continue;
             }
+            run.reach(record.seq);
+            if is_new(dedup, &record, now, &mut tally) {
+                // What was passed over ends before this record: cut here, the log is right.
+                if run.uncounted != Uncounted::default() {
+                    let before = Seq::new(record.seq.get() - 1);
+                    self.mark(source, before, &mut run, &mut tally, &mut entries);
+                }
+                self.prefixes.push(Stored::prefix(source, record.seq));
+                entries.push(Some(record.payload));
+                tally.ledger.entries += 1;
+                tally.bytes += record.payload.len() as u64;
+            } else {
+                run.uncounted.duplicates += 1;
+            }
+            run.upto = Some(record.seq);
         }
-        let marker = Stored::prefix(source, records.last());
-        if self.prefixes.last() != Some(&marker) {
-            self.prefixes.push(marker);
-            entries.push(&[]);
-            tally.markers = 1;
+        if self.prefixes.last() != Some(&Stored::prefix(source, records.last())) {
+            if run.upto != Some(records.last()) {
+                run.reach(records.last());
+                run.uncounted.lost += 1;
+            }
+            self.mark(source, records.last(), &mut run, &mut tally, &mut entries);
         }
+        let mut markers = self.markers.iter();
         let parts: Vec<[&[u8]; 2]> = self
             .prefixes
             .iter()
             .zip(&entries)
-            .map(|(prefix, entry)| [&prefix[..], entry])
+            .map(|(prefix, entry)| {
+                let marker = || markers.next().map_or(&[][..], |marker| &marker[..]);
+                [&prefix[..], entry.unwrap_or_else(marker)]
+            })
             .collect();
+        tally.ledger.records = parts.len() as u64;
         match self.log.append_batch_parts(wall_us(), &parts) {
             Ok(span) => {
                 dedup.sources.advance(source.get(), records.last().get(), now);
+                dedup.ledger.add(&tally.ledger);
+                self.joined.remove(&source);
                 Ok((span.last, tally))
             }
             Err(error) => {
-                for head in entries.iter().filter_map(|payload| entry::head(payload).ok()) {
+                let entries = entries.iter().flatten();
+                for head in entries.filter_map(|payload| entry::head(payload).ok()) {
                     dedup.table.retract(&key(&head), head.seq.get());
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Puts a marker that accounts for all up to `seq`.
+    fn mark(
+        &mut self,
+        source: QueueId,
+        seq: Seq,
+        run: &mut Run,
+        tally: &mut Tally,
+        entries: &mut Vec<Option<&[u8]>>,
+    ) {
+        let uncounted = std::mem::take(&mut run.uncounted);
+        self.prefixes.push(Stored::prefix(source, seq));
+        self.markers.push(uncounted.to_bytes());
+        entries.push(None);
+        tally.ledger.duplicates += u64::from(uncounted.duplicates);
+        tally.ledger.lost += uncounted.lost;
     }
 }
 
@@ -121,7 +196,6 @@ fn is_new(dedup: &mut Dedup, record: &Record<'_>, now: RunningTime, tally: &mut 
         Ok(head) => {
             let rejected = head.rejected_before;
             let verdict = dedup.table.admit(&key(&head), head.seq.get(), rejected, now);
-            tally.duplicates += u64::from(verdict == Verdict::Duplicate);
             verdict == Verdict::New
         }
         // Perhaps a later release's: it was acked, so it is kept. The storage tier decides.
@@ -157,10 +231,17 @@ impl EntryStore for Collector {
         let dedup = Arc::clone(&self.dedup);
         match self.take(&mut lock(&dedup), source, records) {
             Ok((last, tally)) => {
-                self.counts.entries.inc_by(tally.entries);
+                let Ledger { records: appended, entries, duplicates, lost } = tally.ledger;
+                self.counts.entries.inc_by(entries);
                 self.counts.bytes.inc_by(tally.bytes);
-                self.counts.duplicates.inc_by(tally.duplicates);
-                self.counts.markers.inc_by(tally.markers);
+                self.counts.duplicates.inc_by(duplicates);
+                self.counts.markers.inc_by(appended - entries);
+                if lost > 0 {
+                    tracing::error!(
+                        source = %source, count = lost, seq = %records.last(),
+                        "a front's numbering has a hole: these entries never reached the log"
+                    );
+                }
                 if tally.undecodable > 0 {
                     self.counts.undecodable.inc_by(tally.undecodable);
                     tracing::warn!(
@@ -203,7 +284,12 @@ impl EntryStore for Collector {
 
     fn joined(&mut self, joined: &Joined) {
         self.counts.losses.inc();
-        self.counts.lost.inc_by(joined.lost.unwrap_or(1));
+        let lost = joined.lost.unwrap_or(1);
+        self.counts.lost.inc_by(lost);
+        // Of a source that was never here, another log had what it gave away.
+        if joined.after != Seq::ZERO {
+            self.joined.insert(joined.source, (joined.committed, lost));
+        }
         tracing::error!(
             source = %joined.source, after = %joined.after, committed = %joined.committed,
             count = joined.lost,

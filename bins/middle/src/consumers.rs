@@ -1,14 +1,20 @@
 //! The durable consumers: named readers of the log, each with its state as a note beside the cursor.
 //!
 //! Space is reclaimed below the slowest of them, so one that never comes again holds the log: the
-//! configuration names who is required, and who is to be removed.
+//! configuration names who is required, and who is to be removed. What they say has become of what
+//! they took is kept with their cursors (`accounts`).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_link::{BatchBuilder, ConsumerState, Fault, QueueId, ReplayStore, Seq};
 use forebay_queue::{Error, Queue, Reader, Seq as LogSeq};
 use hashbrown::HashMap;
 
 use crate::{
+    accounts::{Account, Accounts},
+    balance::committed,
     config::{self, CONSUMERS_MAX, is_consumer_name},
+    dedup::Dedup,
     feed::LogView,
 };
 
@@ -21,6 +27,8 @@ const VIEWS_MAX: usize = 16;
 pub(crate) struct ReplayLog {
     log: Queue,
     readers: HashMap<String, Reader>,
+    accounts: Arc<Mutex<Accounts>>,
+    dedup: Arc<Mutex<Dedup>>,
     allow_others: bool,
     /// Least recently used first.
     views: Vec<LogView>,
@@ -32,7 +40,12 @@ impl ReplayLog {
     ///
     /// # Errors
     /// The log has failed, or its table of readers is full.
-    pub(crate) fn open(log: &Queue, config: &config::Consumers) -> Result<Self, Error> {
+    pub(crate) fn open(
+        log: &Queue,
+        config: &config::Consumers,
+        accounts: Arc<Mutex<Accounts>>,
+        dedup: Arc<Mutex<Dedup>>,
+    ) -> Result<Self, Error> {
         for name in &config.remove {
             let reader = format!("{PREFIX}{name}");
             if log.readers().iter().any(|known| known.name == reader) {
@@ -58,8 +71,25 @@ impl ReplayLog {
             }
             readers.insert(name.to_owned(), log.reader(&known.name)?);
         }
-        let allow_others = config.allow_others;
-        Ok(Self { log: log.clone(), readers, allow_others, views: Vec::new() })
+        let (allow_others, log) = (config.allow_others, log.clone());
+        Ok(Self { log, readers, accounts, dedup, allow_others, views: Vec::new() })
+    }
+
+    /// Takes up the accounts of all consumers as their cursors stand.
+    ///
+    /// # Errors
+    /// What the files of the accounts hold is not known: the middle must not go on.
+    pub(crate) fn settle(&self) -> std::io::Result<()> {
+        let mut accounts = lock(&self.accounts);
+        let nothing = lock(&self.dedup).ledger.records == 0;
+        accounts.retain(|name| self.readers.contains_key(name))?;
+        for (name, reader) in &self.readers {
+            accounts.settle(name, committed(&reader.note()))?;
+            if nothing && accounts.latest(name).is_none() {
+                accounts.begin(name)?;
+            }
+        }
+        Ok(())
     }
 
     /// The place that stands at `after`, or a new one there instead of the least recently used.
@@ -77,6 +107,10 @@ impl ReplayLog {
         self.views.push(view);
         self.views.last_mut().expect("pushed above")
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ReplayStore for ReplayLog {
@@ -105,15 +139,35 @@ impl ReplayStore for ReplayLog {
         }
         let note = self.readers[name].note();
         let state = ConsumerState::from_note(&note);
-        Ok(Some(state.ok_or_else(|| format!("the note of consumer {name:?} is malformed"))?))
+        let state = state.ok_or_else(|| format!("the note of consumer {name:?} is malformed"))?;
+        let account = lock(&self.accounts).get(name, state.committed);
+        Ok(Some(ConsumerState { tally: account.map(|account| account.tally), ..state }))
     }
 
     fn record(&mut self, name: &str, state: &ConsumerState) -> Result<(), Fault> {
         let Some(reader) = self.readers.get_mut(name) else {
             return Err(format!("consumer {name:?} has no reader").into());
         };
-        let upto = LogSeq::from_u64(state.committed.get()).max(reader.cursor());
+        let mut accounts = lock(&self.accounts);
+        let known = accounts.latest(name);
+        let before = known.and_then(|account| account.before);
+        let ConsumerState { committed, tally, .. } = *state;
+        let account = tally.map(|tally| Account { committed, tally, before });
+        // First: whatever dies before the cursor has moved finds the tally that belongs to it.
+        if account != known {
+            accounts.put(name, account)?;
+        }
+        let upto = LogSeq::from_u64(committed.get()).max(reader.cursor());
         reader.commit_durable(upto, Some(&state.to_note()))?;
+        if account.is_some_and(|account| account.before.is_none()) {
+            // Entries are appended under this lock.
+            let dedup = lock(&self.dedup);
+            if self.log.readers().iter().any(|reader| {
+                reader.name.strip_prefix(PREFIX) == Some(name) && reader.pending_bytes == 0
+            }) {
+                accounts.caught_up(name, &dedup.ledger);
+            }
+        }
         Ok(())
     }
 }

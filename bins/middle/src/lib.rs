@@ -16,6 +16,8 @@
 //! **Architecture invariant**: nothing here parses what a message carries, only whose it is.
 #![forbid(unsafe_code)]
 
+mod accounts;
+mod balance;
 mod clock;
 mod collector;
 mod config;
@@ -24,6 +26,8 @@ pub mod dedup;
 mod feed;
 mod metrics;
 mod place;
+#[cfg(feature = "planted-faults")]
+mod planted;
 mod recover;
 pub mod snapshot;
 mod snapshotter;

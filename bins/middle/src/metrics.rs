@@ -13,7 +13,9 @@ use forebay_ops::{Metrics, MetricsError};
 use forebay_queue::Queue;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry};
 
-use crate::{clock::wall_us, consumers::PREFIX, dedup::Dedup};
+use crate::{
+    accounts::Accounts, balance::standings, clock::wall_us, consumers::PREFIX, dedup::Dedup,
+};
 
 /// What the collector counts.
 #[derive(Debug)]
@@ -111,6 +113,7 @@ pub(crate) struct Sources {
     pub publisher: Arc<PublisherStats>,
     pub replay: Arc<ReplayStats>,
     pub snapshots: SnapshotMetrics,
+    pub accounts: Weak<Mutex<Accounts>>,
 }
 
 impl Sources {
@@ -119,7 +122,8 @@ impl Sources {
         let metrics = Metrics::new(registry);
         uplink(&metrics, self.receiver)?;
         feed(&metrics, self.publisher, self.replay)?;
-        queue(&metrics, self.log)?;
+        queue(&metrics, self.log.clone())?;
+        accounts(&metrics, self.log, self.dedup.clone(), self.accounts)?;
         dedup(&metrics, self.dedup, self.snapshots)
     }
 }
@@ -274,6 +278,86 @@ fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
     // The lags are a vector of their own, which a scrape may read before it is refreshed.
     refresh();
     scrape.register(refresh)
+}
+
+fn accounts(
+    metrics: &Metrics,
+    log: Weak<Queue>,
+    dedup: Weak<Mutex<Dedup>>,
+    accounts: Weak<Mutex<Accounts>>,
+) -> Result<(), MetricsError> {
+    let consumer = &["consumer"];
+    let held = metrics.gauges(
+        "forebay_middle_held_messages",
+        "Messages that a durable consumer has not committed.",
+        consumer,
+    )?;
+    let missing = metrics.gauges(
+        "forebay_middle_missing_messages",
+        "Messages that the log had and a durable consumer never got; not 0 is a loss, or below 0 a \
+         message too many.",
+        consumer,
+    )?;
+    let missing_rows = metrics.gauges(
+        "forebay_middle_missing_rows",
+        "Rows that a durable consumer made and neither stored nor set aside; not 0 is a loss, or \
+         below 0 a row too many.",
+        consumer,
+    )?;
+    let rows = metrics.gauges(
+        "forebay_middle_consumer_rows",
+        "Rows that a durable consumer has accounted for since its beginning, over all restarts.",
+        &["consumer", "fate"],
+    )?;
+    let mut scrape = metrics.scrape();
+    let mut fates = Vec::new();
+    for fate in ["appended", "duplicate", "lost"] {
+        let mut scrape = metrics.with_label("fate", fate).scrape();
+        let total = scrape.total(
+            "forebay_middle_received_messages_total",
+            "Messages that fronts have sent since the log was made, over all restarts.",
+        )?;
+        fates.push((scrape, total));
+    }
+    let uncounted = scrape.gauge(
+        "forebay_middle_uncounted_consumers",
+        "Durable consumers that keep no tally, or joined later and have not caught up yet.",
+    )?;
+    let parts = move || Some((log.upgrade()?, dedup.upgrade()?, accounts.upgrade()?));
+    let dedup_of = parts.clone();
+    let refresh = move || {
+        let Some((log, dedup, accounts)) = parts() else { return };
+        let (_, standings) = standings(&log, &dedup, &accounts);
+        let known = standings.iter().filter_map(|one| Some((&one.consumer, one.counted?)));
+        let mut counted = 0;
+        for (consumer, one) in known {
+            counted += 1;
+            let name = &[consumer.as_str()];
+            held.with_label_values(name).set(one.held as i64);
+            missing.with_label_values(name).set(one.missing_messages);
+            missing_rows.with_label_values(name).set(one.missing_rows);
+            for (fate, figure) in [
+                ("stored", one.tally.stored),
+                ("dead", one.tally.dead),
+                ("left_out", one.tally.left_out),
+            ] {
+                rows.with_label_values(&[consumer, fate]).set(figure as i64);
+            }
+        }
+        uncounted.set((standings.len() - counted) as i64);
+    };
+    // As the lags: vectors of their own, which a scrape may read before they are refreshed.
+    refresh();
+    scrape.register(refresh)?;
+    for (number, (scrape, total)) in fates.into_iter().enumerate() {
+        let parts = dedup_of.clone();
+        scrape.register(move || {
+            let Some((_, dedup, _)) = parts() else { return };
+            let ledger = dedup.lock().unwrap_or_else(PoisonError::into_inner).ledger;
+            total.set([ledger.entries, ledger.duplicates, ledger.lost][number]);
+        })?;
+    }
+    Ok(())
 }
 
 fn dedup(

@@ -16,7 +16,10 @@ use forebay_queue::{Queue, Reader, Seq as LogSeq};
 use forebay_wire::{entry, feed::Stored};
 
 use crate::{
-    dedup::{Dedup, Key, RunningTime},
+    dedup::{
+        Dedup, Key, RunningTime,
+        ledger::{Ledger, Note},
+    },
     snapshot::{
         Snapshots,
         slot::{FileMedium, ReadError},
@@ -95,7 +98,9 @@ pub(crate) fn recover(
             "no whole dedup snapshot: resends of what was stored before may be stored again"
         );
     }
-    let scanned = scan(&mut reader, after, found.running, &mut dedup)?;
+    let note = Note::from_bytes(&reader.note()).unwrap_or_default();
+    dedup.ledger = note.ledger;
+    let scanned = scan(&mut reader, after, &note, found.running, &mut dedup)?;
     tracing::info!(
         sessions = dedup.table.sessions(), sources = dedup.sources.iter().len(),
         snapshot = %after, scanned, took = ?start.elapsed(),
@@ -120,14 +125,18 @@ fn open_slots(dir: &Path) -> Result<[FileMedium; 2], RecoverError> {
     Ok(slots)
 }
 
-/// Adds what the log holds above `after`; how many entries that was.
+/// Adds what the log holds above `after` to what is known, and above the note to the ledger; how
+/// many entries that was.
 fn scan(
     reader: &mut Reader,
     after: LogSeq,
+    note: &Note,
     now: RunningTime,
     dedup: &mut Dedup,
 ) -> Result<u64, forebay_queue::Error> {
-    reader.rewind(after.max(reader.cursor()))?;
+    let noted = LogSeq::from_u64(note.position);
+    let mut before = after.min(noted).max(reader.cursor());
+    reader.rewind(before)?;
     let mut scanned = 0;
     loop {
         let batch = reader.peek(SCAN_ENTRIES, SCAN_BYTES)?;
@@ -135,14 +144,30 @@ fn scan(
             return Ok(scanned);
         }
         for record in batch.iter() {
-            let Some(stored) = Stored::decode(record.payload) else { continue };
+            let stored = Stored::decode(record.payload);
+            if record.seq > noted {
+                let same = record.seq.epoch() == before.epoch();
+                let next = if same { before.counter() + 1 } else { 1 };
+                // Damage has taken those between: they were entries, and no consumer has them.
+                dedup.ledger.add(&gone(record.seq.counter().saturating_sub(next)));
+                dedup.ledger.count(stored.as_ref());
+            }
+            before = record.seq;
+            if record.seq <= after {
+                continue;
+            }
+            scanned += 1;
+            let Some(stored) = stored else { continue };
             dedup.sources.advance(stored.source.get(), stored.seq.get(), now);
             let Ok(head) = entry::head(stored.entry) else { continue };
             let (tenant, device) = (head.tenant, head.device);
             let key = Key { tenant, device, session: head.session.get() };
             dedup.table.admit(&key, head.seq.get(), head.rejected_before, now);
         }
-        scanned += batch.len() as u64;
         batch.advance();
     }
+}
+
+fn gone(records: u64) -> Ledger {
+    Ledger { records, entries: records, ..Ledger::default() }
 }

@@ -15,7 +15,7 @@ use forebay_queue::{Error, Queue, Reader, Seq as LogSeq};
 
 use crate::{
     clock::Clock,
-    dedup::{Dedup, RunningTime},
+    dedup::{Dedup, RunningTime, ledger::Note},
     metrics::SnapshotMetrics,
     snapshot::{
         Log, Snapshots, Taken,
@@ -165,6 +165,12 @@ impl Drop for Snapshotter {
     }
 }
 
+/// The ledger, and where it stands: entries are appended under the same lock.
+pub(crate) fn note(log: &Queue, dedup: &Mutex<Dedup>) -> Note {
+    let dedup = dedup.lock().unwrap_or_else(PoisonError::into_inner);
+    Note { position: log.appended().get(), ledger: dedup.ledger }
+}
+
 impl Work {
     fn run(&mut self) {
         loop {
@@ -228,9 +234,13 @@ impl Work {
     /// Lets the log reclaim what both slots prove.
     fn commit(&mut self, taken: &Taken) {
         let Some(proven) = taken.proven.map(LogSeq::from_u64) else { return };
-        if proven > self.reader.cursor()
-            && let Err(error) = self.reader.commit_durable(proven, None)
-        {
+        if proven <= self.reader.cursor() {
+            return;
+        }
+        let note = note(&self.log, &self.dedup);
+        // The note must not speak of what a power cut can still take.
+        LogOf(&self.log).wait_durable(note.position);
+        if let Err(error) = self.reader.commit_durable(proven, Some(&note.to_bytes())) {
             forebay_ops::fatal(format_args!("the log failed: {error}"));
         }
     }

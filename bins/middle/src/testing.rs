@@ -14,11 +14,13 @@ use forebay_wire::{entry, feed::Stored};
 use prometheus::Registry;
 
 use crate::{
+    accounts::Accounts,
+    balance::{Standing, standings},
     clock::Clock,
     collector::Collector,
     config::Consumers,
     consumers::ReplayLog,
-    dedup::{Dedup, RunningTime},
+    dedup::{Dedup, RunningTime, ledger::Ledger},
     metrics::Counts,
     recover::{Recovered, recover},
     snapshot::{Log, Snapshots, Step, slot::FileMedium},
@@ -71,6 +73,7 @@ pub(crate) struct Middle {
     pub counts: Arc<Counts>,
     pub replay: ReplayLog,
     pub complete: bool,
+    pub accounts: Arc<Mutex<Accounts>>,
     snapshots: Snapshots<FileMedium>,
     reader: Reader,
 }
@@ -116,8 +119,11 @@ impl Middle {
             Arc::default(),
         );
         let consumers = Consumers { required: vec![CONSUMER.to_owned()], ..Consumers::default() };
-        let replay = ReplayLog::open(&log, &consumers).expect("readers");
-        Self { log, dedup, collector, counts, replay, complete, snapshots, reader }
+        let accounts = Arc::new(Mutex::new(Accounts::open(dir).expect("accounts")));
+        let (shared, known) = (Arc::clone(&accounts), Arc::clone(&dedup));
+        let replay = ReplayLog::open(&log, &consumers, shared, known).expect("readers");
+        replay.settle().expect("settled");
+        Self { accounts, log, dedup, collector, counts, replay, complete, snapshots, reader }
     }
 
     /// Hands over a frame, as the link's receiver does; returns when it would ack.
@@ -158,7 +164,8 @@ impl Middle {
         if let Some(proven) = taken.proven.map(LogSeq::from_u64)
             && proven > self.reader.cursor()
         {
-            self.reader.commit_durable(proven, None).expect("committed");
+            let note = crate::snapshotter::note(&self.log, &self.dedup).to_bytes();
+            self.reader.commit_durable(proven, Some(&note)).expect("committed");
         }
     }
 
@@ -166,10 +173,12 @@ impl Middle {
     pub(crate) fn consume(&mut self) -> Vec<(String, u64)> {
         let mut state = self.replay.consumer(CONSUMER).expect("log").expect("known");
         let mut got = Vec::new();
+        let mut tally = state.tally.unwrap_or_default();
         loop {
             let mut batch = BatchBuilder::new(64 << 10);
             self.replay.fill(state.committed, &mut batch).expect("log");
             if batch.is_empty() {
+                state.tally = Some(tally);
                 self.replay.record(CONSUMER, &state).expect("log");
                 return got;
             }
@@ -179,11 +188,30 @@ impl Middle {
             let frame = forebay_wire::frame::Frame::decode(&frame).expect("a frame");
             for record in &Records::of(&frame).expect("records") {
                 let stored = Stored::decode(record.payload).expect("a prefix");
+                tally.records += 1;
+                tally.messages += u64::from(!stored.is_marker());
                 if let Ok(head) = entry::head(stored.entry) {
                     got.push((head.device.to_owned(), head.seq.get()));
                 }
             }
         }
+    }
+
+    /// Whether the books agree: what fronts have sent, of which so many are lost, and what the
+    /// consumer, which has caught up, has missed.
+    pub(crate) fn balance(&self) -> (Ledger, i64) {
+        let (ledger, standings) = standings(&self.log, &self.dedup, &self.accounts);
+        let [Standing { counted: Some(counted), .. }] = &standings[..] else {
+            panic!("not counted: {standings:?}");
+        };
+        assert_eq!(counted.held, 0);
+        (ledger, counted.missing_messages)
+    }
+
+    /// The same once the consumer has taken everything.
+    pub(crate) fn balance_after_all(&mut self) -> (Ledger, i64) {
+        self.consume();
+        self.balance()
     }
 
     /// The position of a front's queue.

@@ -27,6 +27,8 @@ use forebay_wire::{feed::STORED_PREFIX_BYTES, frame, partition::map_hash};
 use prometheus::Registry;
 
 use crate::{
+    accounts::Accounts,
+    balance,
     clock::Clock,
     collector::Collector,
     config::{Config, Durability},
@@ -60,6 +62,14 @@ pub enum StartError {
     /// What is stored cannot be known.
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    /// What consumers have accounted for cannot be read or kept.
+    #[error("the consumers' tallies in {dir}: {error}")]
+    Accounts {
+        /// Their directory.
+        dir: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// A port cannot be bound, or there is no thread for it.
     #[error(transparent)]
     Link(#[from] forebay_link::Error),
@@ -182,9 +192,13 @@ pub fn start(
     let failed = |error| StartError::Queue { dir: config.queue.dir.clone(), error };
     let Recovered { dedup, snapshots, reader, running, complete } =
         recover(&config.queue.dir, &log, config.dedup.memory_max.as_usize())?;
-    let consumers = ReplayLog::open(&log, &config.consumers).map_err(failed)?;
-
     let dedup = Arc::new(Mutex::new(dedup));
+    let dir = config.queue.dir.clone();
+    let unaccounted = |error| StartError::Accounts { dir: dir.clone(), error };
+    let accounts = Arc::new(Mutex::new(Accounts::open(&dir).map_err(unaccounted)?));
+    let (shared, known) = (Arc::clone(&accounts), Arc::clone(&dedup));
+    let consumers = ReplayLog::open(&log, &config.consumers, shared, known).map_err(failed)?;
+    consumers.settle().map_err(unaccounted)?;
     let clock = Arc::new(Clock::new(running));
     let bell = Arc::new(Bell::default());
     let closed = Arc::new(AtomicBool::new(false));
@@ -222,6 +236,7 @@ pub fn start(
         publisher: publisher.stats(),
         replay: replay.stats(),
         snapshots: snapshot_metrics,
+        accounts: Arc::downgrade(&accounts),
     };
     sources.register(registry)?;
     for (port, pump) in
@@ -229,7 +244,7 @@ pub fn start(
     {
         metrics::connections(registry, port, pump)?;
     }
-    let mut admin = admin(registry, &shutdown, &log, &dedup, complete);
+    let mut admin = admin(registry, &shutdown, &log, &dedup, &accounts, complete);
     admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
     server.answer(admin);
     drain.attach(Arc::new(Leaving { log: Arc::downgrade(&log), closed }));
@@ -405,6 +420,7 @@ fn admin(
     shutdown: &Shutdown,
     log: &Arc<Queue>,
     dedup: &Arc<Mutex<Dedup>>,
+    accounts: &Arc<Mutex<Accounts>>,
     complete: bool,
 ) -> Admin {
     let mut admin = Admin::new(registry, shutdown);
@@ -424,6 +440,12 @@ fn admin(
         admin.status(path, move || weak.upgrade().map(|log| place::status(&log, complete)).into());
     }
     let (log, dedup) = (Arc::downgrade(log), Arc::downgrade(dedup));
+    let (weak, known, accounts) = (log.clone(), dedup.clone(), Arc::downgrade(accounts));
+    admin.status("/v1/balance", move || {
+        let report =
+            || Some(balance::report(&*weak.upgrade()?, &*known.upgrade()?, &*accounts.upgrade()?));
+        report().into()
+    });
     admin.question("/v1/where", move |parameters| {
         let ended = "the middle has ended";
         let (log, dedup) = (log.upgrade().ok_or(ended)?, dedup.upgrade().ok_or(ended)?);

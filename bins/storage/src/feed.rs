@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use forebay_link::{Error, FeedEvent, QueueId, Seq, Start, Subscriber, SubscriberConfig};
+use forebay_link::{Error, FeedEvent, QueueId, Seq, Start, Subscriber, SubscriberConfig, Tally};
 
 use crate::sink::Outcome;
 
@@ -28,11 +28,11 @@ pub trait Consumer: Source {
     /// [`Error::Deadline`]: repeat it. Others: stop.
     fn prepare(&self, first: Seq, last: Seq, plan: &[u8], timeout: Duration) -> Result<(), Error>;
 
-    /// Says that all up to `upto` are stored, durably on return.
+    /// Says that all up to `upto` are stored and what `tally` they come to, durably on return.
     ///
     /// # Errors
     /// As [`Self::prepare`].
-    fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), Error>;
+    fn commit(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), Error>;
 
     /// The range of this queue that the store itself was told last, first and last entry: all
     /// before it is stored, and it is read again with exactly these bounds. `None` for a store that
@@ -61,8 +61,8 @@ impl Consumer for Subscriber {
         Self::prepare(self, first, last, plan, timeout)
     }
 
-    fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), Error> {
-        Self::commit(self, upto, timeout)
+    fn commit(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), Error> {
+        self.commit_counted(upto, tally, timeout)
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 };
 
 use common::{Log, Session, eventually, rows::messages};
-use forebay_link::{Error, FeedEvent, Seq};
+use forebay_link::{Error, FeedEvent, Seq, Tally};
 use forebay_model::Message;
 use forebay_ops::Shutdown;
 use forebay_storage::{
@@ -108,7 +108,7 @@ impl Sink for StoreSink {
             .collect();
         let bytes = serde_json::to_vec(&ids).unwrap().into();
         let part = Part { name: String::new(), bytes, rows: rows.len() as u64 };
-        Ok(Encoded { parts: vec![part] })
+        Ok(Encoded { parts: vec![part], left_out: 0 })
     }
 
     fn send<'a>(&'a mut self, encoded: &'a Encoded, token: &'a Token) -> Sending<'a> {
@@ -149,8 +149,8 @@ impl Consumer for Mortal {
         done.unwrap_or(Err(Error::Deadline { seconds: 0.0 }))
     }
 
-    fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), Error> {
-        let done = self.life.step(|| self.session.commit(upto, timeout));
+    fn commit(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), Error> {
+        let done = self.life.step(|| self.session.commit(upto, tally, timeout));
         done.unwrap_or(Err(Error::Deadline { seconds: 0.0 }))
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{DEADLINE, Log, eventually, rows::messages};
-use forebay_link::Seq;
+use forebay_link::{Seq, Tally};
 use forebay_ops::Shutdown;
 use forebay_storage::{
     feed::Consumer as _,
@@ -62,7 +62,7 @@ impl Sink for MemorySink {
     fn encode(&mut self, rows: &Rows) -> Result<Encoded, EncodeError> {
         let text: String = rows.iter().map(|row| format!("{row:?}\n")).collect();
         let part = Part { name: String::new(), bytes: text.into(), rows: rows.len() as u64 };
-        Ok(Encoded { parts: vec![part] })
+        Ok(Encoded { parts: vec![part], left_out: 0 })
     }
 
     fn send<'a>(&'a mut self, encoded: &'a Encoded, token: &'a Token) -> Sending<'a> {
@@ -165,7 +165,7 @@ fn a_newer_session_fences_an_older_one_before_it_sends() {
     log.append_all(&messages(3, 20));
     eventually("the old one ends", || old.status().state().0 == SinkState::Ended);
     assert!(sink.store.lock().unwrap().tried.is_empty(), "fenced at the announcement");
-    newer.commit(log.head(), DEADLINE).unwrap();
+    newer.commit(log.head(), Tally::default(), DEADLINE).unwrap();
 }
 
 #[test]

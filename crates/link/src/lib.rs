@@ -33,7 +33,7 @@ pub use config::{
     SubscriberConfig, is_endpoint, is_public,
 };
 pub use error::{Error, Fault, StoreError};
-pub use forebay_wire::feed::{ConsumerState, Pending};
+pub use forebay_wire::feed::{ConsumerState, Pending, Tally};
 pub use forebay_wire::records::{BatchBuilder, Pushed, Record, RecordBatch, Records};
 pub use forebay_wire::uplink::Level;
 pub use forebay_wire::{QueueId, Seq};

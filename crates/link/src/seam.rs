@@ -7,7 +7,7 @@
 
 use std::task::Waker;
 
-use forebay_wire::feed::{ConsumerState, Pending};
+use forebay_wire::feed::{ConsumerState, Pending, Tally};
 use forebay_wire::records::{BatchBuilder, RecordBatch, Records};
 use forebay_wire::uplink::Level;
 use forebay_wire::{QueueId, Seq};
@@ -166,7 +166,8 @@ pub trait ReplayStore: Send + 'static {
 
     /// Keeps `state` for the consumer `name`, **durable on return**: its cursor at
     /// `state.committed`, the rest as a note beside it ([`ConsumerState::to_note`], at most
-    /// [`forebay_wire::feed::NOTE_BYTES_MAX`] bytes). Fencing was checked by the caller.
+    /// [`forebay_wire::feed::NOTE_BYTES_MAX`] bytes), and its tally as that of `state.committed`.
+    /// Fencing was checked by the caller.
     ///
     /// # Errors
     /// The log cannot be trusted any more.
@@ -183,6 +184,8 @@ pub struct Opened {
     pub after: Seq,
     /// A range announced and not committed before: write exactly it again, then commit it.
     pub pending: Option<Pending>,
+    /// What the consumer had accounted for when it committed `after`, if it said so then.
+    pub tally: Option<Tally>,
 }
 
 /// What a subscriber yields, in order.

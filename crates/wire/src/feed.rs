@@ -8,9 +8,15 @@
 //!
 //! Byte tables and vectors: docs/protocol.md, "Feed". When to send what: `forebay-link`.
 
+mod stored;
+mod tally;
+
 use bytes::Bytes;
 
-use crate::frame::{Frame, FrameError, Header, Kind, array_at, u64_at};
+pub use stored::{STORED_PREFIX_BYTES, Stored, Uncounted};
+pub use tally::{TALLY_BYTES, Tally};
+
+use crate::frame::{Frame, FrameError, Header, Kind, u64_at};
 use crate::records::Records;
 use crate::uplink::{Ping, Pong, Refuse, Standing, control};
 use crate::{QueueId, Seq};
@@ -102,6 +108,9 @@ pub struct ConsumerState {
     pub committed: Seq,
     /// The range announced and not yet committed.
     pub pending: Option<Pending>,
+    /// What the consumer has accounted for up to `committed`, if it keeps a tally. Not part of the
+    /// note: the middle keeps it apart.
+    pub tally: Option<Tally>,
 }
 
 /// Asks for a consumer's state (`session` 0), or claims a session: the number after the newest,
@@ -148,6 +157,8 @@ pub struct Commit<'a> {
     pub session: u64,
     /// The last number that is safe.
     pub upto: Seq,
+    /// What has become of all up to `upto`, if the consumer keeps a tally.
+    pub tally: Option<Tally>,
     /// The consumer's name.
     pub consumer: &'a str,
 }
@@ -288,14 +299,19 @@ impl<'a> Feed<'a> {
                 }
                 Self::Prepare(prepare)
             }
-            Kind::Commit => Self::Commit(Commit {
-                queue,
-                request: head.base.get(),
-                session,
-                upto: head.prev,
-                consumer: name(body)?,
-            }),
+            Kind::Commit => {
+                let (tally, body) = Tally::take(head.count, body).map_err(malformed)?;
+                Self::Commit(Commit {
+                    queue,
+                    request: head.base.get(),
+                    session,
+                    upto: head.prev,
+                    tally,
+                    consumer: name(body)?,
+                })
+            }
             Kind::Answer => {
+                let (tally, body) = Tally::take(head.count, body).map_err(malformed)?;
                 let Some((&outcome, note)) = body.split_first() else {
                     return Err(malformed("wrong length"));
                 };
@@ -308,6 +324,7 @@ impl<'a> Feed<'a> {
                     _ => return Err(malformed("unknown outcome")),
                 };
                 let state = ConsumerState::from_note(note).ok_or(malformed("state"))?;
+                let state = ConsumerState { tally, ..state };
                 Self::Answer(Answer { queue, request: head.base.get(), outcome, state })
             }
             Kind::Ping => {
@@ -386,8 +403,10 @@ impl Commit<'_> {
     /// Writes the frame.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        request(Kind::Commit, self.queue, self.session, self.request, self.upto)
-            .encode(self.consumer.as_bytes())
+        let mut header = request(Kind::Commit, self.queue, self.session, self.request, self.upto);
+        let mut body = Tally::put(self.tally, &mut header);
+        body.extend_from_slice(self.consumer.as_bytes());
+        header.encode(&body)
     }
 }
 
@@ -395,10 +414,12 @@ impl Answer {
     /// Writes the frame.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut body = vec![self.outcome as u8];
-        body.extend_from_slice(&self.state.to_note());
         let (session, number) = (self.state.session, Seq::new(self.request));
-        control(Kind::Answer, 0, self.queue, session, Seq::ZERO, number, 0).encode(&body)
+        let mut header = control(Kind::Answer, 0, self.queue, session, Seq::ZERO, number, 0);
+        let mut body = Tally::put(self.state.tally, &mut header);
+        body.push(self.outcome as u8);
+        body.extend_from_slice(&self.state.to_note());
+        header.encode(&body)
     }
 }
 
@@ -449,48 +470,7 @@ impl ConsumerState {
             nonce: u64_at(fixed, 8),
             committed: Seq::new(u64_at(fixed, 16)),
             pending,
+            tally: None,
         })
-    }
-}
-
-/// Bytes that [`Stored`] puts before an entry.
-pub const STORED_PREFIX_BYTES: usize = 24;
-
-/// What the middle appends for one entry of a source: whose it is, its number there, and itself.
-///
-/// An empty `entry` is a position marker: it proves that all of the source up to `seq` were taken,
-/// and is no message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored<'a> {
-    /// The queue it came from.
-    pub source: QueueId,
-    /// Its number there.
-    pub seq: Seq,
-    /// The canonical entry; empty for a position marker.
-    pub entry: &'a [u8],
-}
-
-impl<'a> Stored<'a> {
-    /// The 24 bytes before an entry: queue id and number, little-endian.
-    #[must_use]
-    pub fn prefix(source: QueueId, seq: Seq) -> [u8; STORED_PREFIX_BYTES] {
-        let mut prefix = [0; STORED_PREFIX_BYTES];
-        prefix[..16].copy_from_slice(&source.to_bytes());
-        prefix[16..].copy_from_slice(&seq.get().to_le_bytes());
-        prefix
-    }
-
-    /// Reads a payload of the middle's queue; `None` if it is shorter than the prefix.
-    #[must_use]
-    pub fn decode(payload: &'a [u8]) -> Option<Self> {
-        let (prefix, entry) = payload.split_first_chunk::<STORED_PREFIX_BYTES>()?;
-        let source = QueueId::from_bytes(array_at(prefix, 0));
-        Some(Self { source, seq: Seq::new(u64_at(prefix, 16)), entry })
-    }
-
-    /// Whether it only marks a position.
-    #[must_use]
-    pub const fn is_marker(&self) -> bool {
-        self.entry.is_empty()
     }
 }

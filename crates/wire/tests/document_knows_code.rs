@@ -6,7 +6,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-const FILES: [&str; 5] = ["frame.rs", "records.rs", "uplink.rs", "feed.rs", "partition.rs"];
+const FILES: [&str; 7] = [
+    "frame.rs",
+    "records.rs",
+    "uplink.rs",
+    "feed.rs",
+    "feed/stored.rs",
+    "feed/tally.rs",
+    "partition.rs",
+];
 
 #[test]
 fn the_document_names_the_code_it_describes() {

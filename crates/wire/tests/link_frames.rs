@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use forebay_wire::feed::{
     Answer, Commit, ConsumerState, End, Feed, Fetch, Head, Open, Outcome, Pending, Prepare, Stored,
+    Tally, Uncounted,
 };
 use forebay_wire::frame::{BODY_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Kind, VERSION, origin};
 use forebay_wire::records::{BatchBuilder, Pushed, RecordBatch, Records};
@@ -76,7 +77,8 @@ fn uplink_frames() -> Vec<(&'static str, Bytes)> {
 /// One frame of each kind of the feed.
 fn feed_frames() -> Vec<(&'static str, Bytes)> {
     let stored = [&Stored::prefix(SOURCE, at(40))[..], b"entry"].concat();
-    let marker = Stored::prefix(SOURCE, at(41));
+    let uncounted = Uncounted { duplicates: 1, lost: 0 };
+    let marker = [&Stored::prefix(SOURCE, at(41))[..], &uncounted.to_bytes()].concat();
     let records = [&stored[..], &marker[..]];
     let consumer = "lake";
     let state = ConsumerState {
@@ -84,12 +86,28 @@ fn feed_frames() -> Vec<(&'static str, Bytes)> {
         nonce: 0xabcd,
         committed: at(16),
         pending: Some(Pending { start: at(17), end: at(18), plan: b"plan".to_vec() }),
+        tally: Some(Tally {
+            records: 12,
+            messages: 11,
+            rows: 30,
+            stored: 29,
+            dead: 1,
+            ..Tally::default()
+        }),
     };
     let open = Open { request: 7, session: 5, nonce: 0xabcd, consumer };
     let (start, end) = (at(17), at(18));
     let prepare =
         Prepare { queue: LOG, request: 8, session: 5, start, end, plan: b"plan", consumer };
-    let commit = Commit { queue: LOG, request: 9, session: 5, upto: at(18), consumer };
+    let tally = Some(Tally {
+        records: 14,
+        messages: 12,
+        rows: 33,
+        stored: 32,
+        dead: 1,
+        ..Tally::default()
+    });
+    let commit = Commit { queue: LOG, request: 9, session: 5, upto: at(18), tally, consumer };
     let answer = Answer { queue: LOG, request: 8, outcome: Outcome::Done, state };
     let end = End { queue: LOG, session: SESSION, after: at(16), head: at(18), resume: Seq::ZERO };
     let fetch = Fetch { queue: LOG, session: SESSION, after: at(16), credit: 1_048_576 };
@@ -315,7 +333,8 @@ proptest! {
         let pending = pending.map(|(start, end, plan)| {
             Pending { start: Seq::new(start), end: Seq::new(end), plan }
         });
-        let state = ConsumerState { session, nonce, committed: Seq::new(committed), pending };
+        let committed = Seq::new(committed);
+        let state = ConsumerState { session, nonce, committed, pending, tally: None };
         let note = state.to_note();
         prop_assert!(note.len() <= forebay_wire::feed::NOTE_BYTES_MAX);
         prop_assert_eq!(ConsumerState::from_note(&note), Some(state));

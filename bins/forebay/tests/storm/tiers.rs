@@ -161,6 +161,19 @@ impl Tiers {
         }
     }
 
+    /// What `forebay check` says of all tiers, and its exit code.
+    pub(crate) fn check(&self) -> Result<(serde_json::Value, Option<i32>)> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        command.args(["check", "--json", "--wait", "20s"]);
+        for at in 0..NAMES.len() {
+            command.arg("--admin").arg(self.admin(at).to_string());
+        }
+        let output = command.output()?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        let balance = serde_json::from_slice(&output.stdout).with_context(|| told.into_owned())?;
+        Ok((balance, output.status.code()))
+    }
+
     /// Ends every tier with SIGTERM, in the order in which they need each other.
     pub(crate) fn end(mut self) -> Result<()> {
         for at in (0..FRONTS).chain([STORAGE, MIDDLE]) {

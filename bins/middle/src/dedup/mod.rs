@@ -10,6 +10,7 @@
 //!
 //! Not here: how it survives a restart (`snapshot`, `recover`).
 
+pub mod ledger;
 pub mod ranges;
 mod row;
 pub mod sources;
@@ -66,13 +67,19 @@ pub struct Dedup {
     pub table: Table,
     /// How far each front's queue was read.
     pub sources: sources::Sources,
+    /// What has become of all that fronts have sent.
+    pub ledger: ledger::Ledger,
 }
 
 impl Dedup {
     /// Knows nothing yet; sessions may take `bytes_max` of memory.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { table: Table::new(bytes_max), sources: sources::Sources::default() }
+        Self {
+            table: Table::new(bytes_max),
+            sources: sources::Sources::default(),
+            ledger: ledger::Ledger::default(),
+        }
     }
 }
 

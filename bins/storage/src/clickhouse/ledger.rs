@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use forebay_link::{Error as LinkError, FeedEvent, QueueId, Seq};
+use forebay_link::{Error as LinkError, FeedEvent, QueueId, Seq, Tally};
 
 use super::{
     client::{Store, outcome},
@@ -128,8 +128,8 @@ impl<C: Consumer> Consumer for LedgerConsumer<C> {
         self.consumer.prepare(first, last, plan, timeout)
     }
 
-    fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), LinkError> {
-        self.consumer.commit(upto, timeout)
+    fn commit(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), LinkError> {
+        self.consumer.commit(upto, tally, timeout)
     }
 
     fn announced(&self, queue: QueueId) -> Result<Option<Span>, Outcome> {

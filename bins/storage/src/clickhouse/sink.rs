@@ -75,7 +75,7 @@ impl Sink for ClickhouseSink {
     fn encode(&mut self, rows: &Rows) -> Result<Encoded, EncodeError> {
         let part =
             Part { name: "readings".to_owned(), bytes: encode(rows), rows: rows.len() as u64 };
-        Ok(Encoded { parts: vec![part] })
+        Ok(Encoded { parts: vec![part], left_out: 0 })
     }
 
     fn send<'a>(&'a mut self, encoded: &'a Encoded, token: &'a Token) -> Sending<'a> {

@@ -74,7 +74,7 @@ impl Sink for LakeSink {
                 rows: file.rows as u64,
             })
             .collect();
-        Ok(Encoded { parts })
+        Ok(Encoded { parts, left_out: 0 })
     }
 
     fn send<'a>(&'a mut self, encoded: &'a Encoded, _: &'a Token) -> Sending<'a> {

@@ -75,7 +75,7 @@ pub(super) fn encode(rows: &Rows) -> Encoded {
         let name = format!("{}:{entry:016x}:{index:04x}", date(number));
         Part { name, bytes: day.bytes.freeze(), rows: day.rows }
     });
-    Encoded { parts: parts.collect() }
+    Encoded { parts: parts.collect(), left_out: 0 }
 }
 
 /// Day and last row of a part.

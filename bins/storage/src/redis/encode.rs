@@ -54,7 +54,7 @@ fn order(row: &RowView<'_>) -> (i64, u64, u16, u64) {
 
 /// The newest value of each series, and how many rows have no series.
 pub(super) fn encode(rows: &Rows, prefix: &str) -> Result<(Encoded, u64), serde_json::Error> {
-    let mut not_applicable = 0;
+    let (mut not_applicable, mut replaced) = (0, 0);
     let mut newest: HashMap<(u32, u32, u32), usize> = HashMap::new();
     for row in 0..rows.len() {
         let Some(key) = rows.key(row) else {
@@ -65,6 +65,7 @@ pub(super) fn encode(rows: &Rows, prefix: &str) -> Result<(Encoded, u64), serde_
         match newest.entry((rows.tenant(message), rows.device(message), key)) {
             Entry::Vacant(place) => drop(place.insert(row)),
             Entry::Occupied(mut place) => {
+                replaced += 1;
                 if order(&rows.row(row)) > order(&rows.row(*place.get())) {
                     place.insert(row);
                 }
@@ -88,6 +89,7 @@ pub(super) fn encode(rows: &Rows, prefix: &str) -> Result<(Encoded, u64), serde_
             encoded.parts.push(Part { name, bytes: bytes.freeze(), rows: fields.len() as u64 });
         }
     }
+    encoded.left_out = not_applicable + replaced;
     Ok((encoded, not_applicable))
 }
 

@@ -100,6 +100,7 @@ impl Encoder {
                 rows: request.len() as u64,
             });
         }
+        encoded.left_out = counts.not_applicable + counts.merged;
         Ok((encoded, counts))
     }
 }

@@ -121,6 +121,12 @@ impl Bisection {
         Err(unknown())
     }
 
+    /// Rows that are not decided yet.
+    pub(super) fn open_rows(&self) -> u64 {
+        let todo: u64 = self.todo.iter().map(|piece| u64::from(piece.end - piece.start)).sum();
+        todo + self.suspects.len() as u64
+    }
+
     /// What to keep before the next piece is sent.
     pub(super) fn plan(&self) -> Option<Vec<u8>> {
         let next = self.todo.last()?;

@@ -74,6 +74,8 @@ struct Meta {
     entry_bytes: u64,
     /// When the middle took the first entry.
     first_us: u64,
+    /// Entries that cannot be read, set aside.
+    unreadable: u64,
 }
 
 /// A closed range.
@@ -85,6 +87,8 @@ pub(super) struct Sealed {
     pub(super) first_us: u64,
     /// The plan with which it was announced before a restart.
     pub(super) plan: Vec<u8>,
+    /// Entries of it that cannot be read, set aside.
+    pub(super) unreadable: u64,
 }
 
 impl RangeBuffer {
@@ -176,7 +180,8 @@ impl RangeBuffer {
         let plan = announced.map(|pending| pending.plan).unwrap_or_default();
         // Also those that were passed over because the feed no longer has them.
         state.announced.retain(|pending| last.is_none_or(|last| pending.end > last));
-        state.sealed.push_back(Arc::new(Sealed { rows, first_us: meta.first_us, plan }));
+        let Meta { first_us, unreadable, .. } = meta;
+        state.sealed.push_back(Arc::new(Sealed { rows, first_us, plan, unreadable }));
         self.changed.notify_all();
         true
     }
@@ -255,6 +260,11 @@ impl State {
             self.open_meta.first_us = time_us;
         }
         self.open_meta.entry_bytes += bytes as u64;
+    }
+
+    /// Notes that the entry taken last cannot be read.
+    pub(super) fn aside(&mut self) {
+        self.open_meta.unreadable += 1;
     }
 }
 

@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use forebay_link::Tally;
+
 use super::{Encoded, Token};
 
 /// Encoded bytes kept at most: beyond, the next range waits for the oldest to become due. At a
@@ -26,8 +28,8 @@ pub(super) struct Held {
     pub(super) due: Instant,
     /// The whole range.
     pub(super) token: Token,
-    /// How many entries it has.
-    pub(super) entries: u64,
+    /// What it adds to the sink's accounts.
+    pub(super) tally: Tally,
     blocks: Vec<Block>,
 }
 
@@ -67,9 +69,9 @@ impl HeldBack {
     }
 
     /// A range is acked as a whole.
-    pub(super) fn push(&mut self, due: Instant, token: Token, entries: u64) {
+    pub(super) fn push(&mut self, due: Instant, token: Token, tally: Tally) {
         let blocks = std::mem::take(&mut self.sent);
-        self.ranges.push_back(Held { due, token, entries, blocks });
+        self.ranges.push_back(Held { due, token, tally, blocks });
     }
 
     /// The oldest range, which is committed now.
@@ -114,7 +116,7 @@ mod tests {
     fn block(number: u64, size: usize) -> Block {
         let seq = Seq::from_parts(1, number);
         let part = Part { name: "part".to_owned(), bytes: Bytes::from(vec![0; size]), rows: 1 };
-        (Token::whole(QueueId::new(1), seq, seq), Encoded { parts: vec![part] })
+        (Token::whole(QueueId::new(1), seq, seq), Encoded { parts: vec![part], left_out: 0 })
     }
 
     #[test]
@@ -125,7 +127,7 @@ mod tests {
             let (token, encoded) = block(number, KEPT_BYTES_MAX / 2);
             held.keep(token, encoded);
             assert!(!held.is_in_doubt(1));
-            held.push(Instant::now(), token, number);
+            held.push(Instant::now(), token, Tally { records: number, ..Tally::default() });
         }
         assert!(held.is_full());
         let (token, encoded) = block(3, 1);
@@ -139,9 +141,9 @@ mod tests {
         let before = Instant::now();
         held.put_off(Duration::from_secs(9));
         assert!(held.due() >= Some(before + Duration::from_secs(9)));
-        assert_eq!(held.pop().map(|held| held.entries), Some(1));
+        assert_eq!(held.pop().map(|held| held.tally.records), Some(1));
         assert!(!held.is_full() && held.blocks().len() == 2);
-        assert_eq!(held.pop().map(|held| held.entries), Some(2));
+        assert_eq!(held.pop().map(|held| held.tally.records), Some(2));
         assert!(held.is_empty() && held.pop().is_none());
     }
 }

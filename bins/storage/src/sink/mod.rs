@@ -97,6 +97,9 @@ pub struct Part {
 pub struct Encoded {
     /// Its parts, in the order in which they are sent.
     pub parts: Vec<Part>,
+    /// Rows that are in no part: they have no place in the store by their kind, or a newer row of
+    /// the same range replaces them.
+    pub left_out: u64,
 }
 
 /// What a store said to a block.

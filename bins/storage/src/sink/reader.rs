@@ -146,7 +146,7 @@ impl<C: Consumer> Reader<C> {
         self.status.set_received(opened.after);
         self.status.set_committed(opened.after);
         self.buffer.open_queue(opened.queue, announced);
-        self.stop.set_queue(opened.queue);
+        self.stop.set_queue(opened.queue, opened.tally.unwrap_or_default());
     }
 
     /// The ranges above the cursor that must be read again as they were, in order; `None` at a
@@ -198,6 +198,7 @@ impl<C: Consumer> Reader<C> {
                 let Some(record) = records.next() else { break };
                 state.took(record.time_us, record.payload.len());
                 if let Err(reason) = take(&mut state, &record) {
+                    state.aside();
                     // The range covers it; its bytes must be safe before the range can be sent.
                     dead = Some((record, reason));
                     break;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_link::QueueId;
+use forebay_link::{QueueId, Tally};
 use forebay_ops::{Shutdown, thread};
 
 use super::{
@@ -85,6 +85,8 @@ impl SinkTask {
             held_back: HeldBack::default(),
             dead_letters: DeadLetters::new(&dead_letters, &name),
             refused_in_a_row: 0,
+            range: Tally::default(),
+            accounts: None,
         };
         let threads = vec![
             thread::spawn(format!("{name}-read"), move || reader.run())?,
@@ -175,7 +177,7 @@ impl Hold {
 /// Ends both threads; also what they know of the middle's queue in common.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
-    state: Mutex<(bool, Option<QueueId>)>,
+    state: Mutex<(bool, Option<(QueueId, Tally)>)>,
     changed: Condvar,
 }
 
@@ -196,16 +198,16 @@ impl Stop {
         waited.unwrap_or_else(PoisonError::into_inner).0.0
     }
 
-    /// The queue the middle has now.
-    pub(super) fn queue(&self) -> Option<QueueId> {
+    /// The queue the middle has now, and what was accounted for there when it was opened.
+    pub(super) fn queue(&self) -> Option<(QueueId, Tally)> {
         self.lock().1
     }
 
-    pub(super) fn set_queue(&self, queue: QueueId) {
-        self.lock().1 = Some(queue);
+    pub(super) fn set_queue(&self, queue: QueueId, tally: Tally) {
+        self.lock().1 = Some((queue, tally));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (bool, Option<QueueId>)> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (bool, Option<(QueueId, Tally)>)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay_link::Error;
+use forebay_link::{Error, QueueId, Tally};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -43,6 +43,10 @@ pub(super) struct Writer<C, S> {
     pub(super) dead_letters: DeadLetters,
     /// Rows refused since the store took something for the last time.
     pub(super) refused_in_a_row: usize,
+    /// What has become of the range at hand so far.
+    pub(super) range: Tally,
+    /// What has become of everything committed, in the middle's queue as it is now.
+    pub(super) accounts: Option<(QueueId, Tally)>,
 }
 
 /// The thread was told to stop, or another process has taken over.
@@ -101,15 +105,19 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
             return Ok(());
         };
         let token = Token::whole(rows.queue(), first, last);
-        let (entries, row_count) = (rows.entries(), rows.len() as u64);
+        let row_count = rows.len() as u64;
+        let (records, unreadable) = (rows.entries(), range.unreadable);
+        // Messages are counted as what they were made into: one that was passed over is missed.
+        let messages = rows.messages() as u64 + unreadable;
+        self.range = Tally { records, messages, unreadable, rows: row_count, ..Tally::default() };
         if rows.is_empty() {
             // Nothing but position markers: there is nothing to send, only to pass.
             self.buffer.release(range);
             if self.held_back.is_empty() {
-                return self.commit(token, entries);
+                return self.commit(token, self.range);
             }
             // Not before those that are held back.
-            self.held_back.push(Instant::now(), token, entries);
+            self.held_back.push(Instant::now(), token, self.range);
             return Ok(());
         }
         self.make_room(runtime)?;
@@ -122,7 +130,11 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         };
         let mut set_aside = 0;
         match cut {
-            Some(cut) => set_aside = self.bisect(runtime, rows, &token, cut)?,
+            Some(cut) => {
+                // An earlier process settled the rest; how much of it as dead is not known here.
+                self.range.stored += row_count.saturating_sub(cut.open_rows());
+                set_aside = self.bisect(runtime, rows, &token, cut)?;
+            }
             None => {
                 self.prepare(&token, PLAN_WHOLE)?;
                 if let Err(reason) = self.send(runtime, rows, &token)? {
@@ -140,9 +152,9 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         self.buffer.release(range);
         tracing::debug!(consumer = %self.name, %first, %last, rows = row_count, "stored a range");
         match self.sink.durability() {
-            Durability::OnAck => self.commit(token, entries),
+            Durability::OnAck => self.commit(token, self.range),
             Durability::After(hold) => {
-                self.held_back.push(Instant::now() + hold, token, entries);
+                self.held_back.push(Instant::now() + hold, token, self.range);
                 self.commit_held_back(runtime, false)
             }
         }
@@ -179,6 +191,9 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
                     self.mended();
                     self.refused_in_a_row = 0;
                     (self.stored)(&encoded);
+                    // What was sent, not what was to be: the difference is a loss that shows.
+                    self.range.stored += encoded.parts.iter().map(|part| part.rows).sum::<u64>();
+                    self.range.left_out += encoded.left_out;
                     let bytes: usize = encoded.parts.iter().map(|part| part.bytes.len()).sum();
                     self.status.batches.fetch_add(1, Ordering::Relaxed);
                     self.status.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -266,6 +281,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
     /// Keeps rows that the store will never take, and says how many; a disk that is full holds the sink up.
     fn set_aside(&mut self, rows: &Rows, token: &Token, bad: Vec<Suspect>) -> Result<u64, Stopped> {
         let count = bad.len() as u64;
+        self.range.dead += count;
         for (place, reason) in bad {
             let row = rows.row(place as usize);
             let letter = Letter::new(&self.name, &reason, token, place, &row);
@@ -287,9 +303,20 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         Ok(count)
     }
 
-    fn commit(&mut self, token: Token, entries: u64) -> Result<(), Stopped> {
-        self.request(token, |consumer| consumer.commit(token.last, REQUEST_TIMEOUT))?;
-        self.status.entries.fetch_add(entries, Ordering::Relaxed);
+    fn commit(&mut self, token: Token, range: Tally) -> Result<(), Stopped> {
+        let opened = self.stop.queue();
+        if self.accounts.map(|(queue, _)| queue) != opened.map(|(queue, _)| queue) {
+            self.accounts = opened;
+        }
+        let (_, before) = self.accounts.unwrap_or((token.queue, Tally::default()));
+        let tally = before.plus(&range);
+        self.request(token, |consumer| consumer.commit(token.last, tally, REQUEST_TIMEOUT))?;
+        if let Some((queue, accounts)) = &mut self.accounts
+            && *queue == token.queue
+        {
+            *accounts = tally;
+        }
+        self.status.entries.fetch_add(range.records, Ordering::Relaxed);
         self.status.set_committed(token.last);
         self.status.set_oldest_us(self.buffer.oldest_us());
         Ok(())
@@ -331,7 +358,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
             return Ok(());
         }
         match self.held_back.pop() {
-            Some(held) => self.commit(held.token, held.entries),
+            Some(held) => self.commit(held.token, held.tally),
             None => Ok(()),
         }
     }
@@ -392,7 +419,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         let mut backoff = Backoff::default();
         let mut wait = Backoff::for_human();
         loop {
-            if self.stop.queue() != Some(token.queue) {
+            if self.stop.queue().is_none_or(|(queue, _)| queue != token.queue) {
                 return Ok(());
             }
             match ask(&self.consumer) {

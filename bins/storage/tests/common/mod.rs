@@ -19,7 +19,7 @@ use std::{
 use forebay_link::{
     BatchBuilder, ConsumerState, Error, Fault, FeedEvent, FeedPublisher, FeedSource, Opened,
     Pending, PublisherConfig, Pushed, QueueId, RecordBatch, ReplayConfig, ReplayServer,
-    ReplayStore, Seq, Start,
+    ReplayStore, Seq, Start, Tally,
 };
 use forebay_model::Message;
 use forebay_storage::feed::{Consumer, Middle, Source};
@@ -126,7 +126,7 @@ impl Log {
         let state = contents.consumers.entry(name.to_owned()).or_default();
         state.session += 1;
         let (session, after, pending) = (state.session, state.committed, state.pending.clone());
-        let opened = Opened { queue, after, pending };
+        let opened = Opened { queue, after, pending, tally: state.tally };
         let read = Read { opened: Some(opened), after };
         Arc::new(Session {
             log: self.clone(),
@@ -145,7 +145,7 @@ impl Log {
                 Start::Oldest => Seq::ZERO,
                 Start::After(seq) => seq,
             };
-            let opened = Opened { queue: contents.queue, after, pending: None };
+            let opened = Opened { queue: contents.queue, after, pending: None, tally: None };
             let read = Mutex::new(Read { opened: Some(opened), after });
             Ok(Arc::new(Session { log: log.clone(), durable: None, read }))
         };
@@ -225,9 +225,11 @@ impl Consumer for Session {
         self.update(|state| state.pending = Some(Pending { start: first, end: last, plan }))
     }
 
-    fn commit(&self, upto: Seq, _: Duration) -> Result<(), Error> {
+    fn commit(&self, upto: Seq, tally: Tally, _: Duration) -> Result<(), Error> {
         self.update(|state| {
-            state.committed = state.committed.max(upto);
+            if upto > state.committed {
+                (state.committed, state.tally) = (upto, Some(tally));
+            }
             state.pending.take_if(|pending| pending.end <= upto);
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_wire::Seq;
-use forebay_wire::feed::PLAN_BYTES_MAX;
+use forebay_wire::feed::{PLAN_BYTES_MAX, Tally};
 use tokio::task::JoinHandle;
 
 use crate::adapter::dealer::Dealer;
@@ -121,7 +121,16 @@ impl Subscriber {
     /// # Errors
     /// As [`Self::prepare`].
     pub fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), Error> {
-        self.inbox.request(Request::Commit { upto }).wait(timeout)
+        self.inbox.request(Request::Commit { upto, tally: None }).wait(timeout)
+    }
+
+    /// [`Self::commit`] with what has become of all up to `upto`: the middle keeps it with the
+    /// cursor, and [`Opened`](crate::Opened) brings it back.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn commit_counted(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), Error> {
+        self.inbox.request(Request::Commit { upto, tally: Some(tally) }).wait(timeout)
     }
 
     /// [`Self::prepare`] for a task: resolves once it is durable, over reconnects, without a
@@ -138,7 +147,7 @@ impl Subscriber {
     /// # Errors
     /// As [`Self::prepared`].
     pub async fn committed(&self, upto: Seq) -> Result<(), Error> {
-        self.inbox.request(Request::Commit { upto }).await
+        self.inbox.request(Request::Commit { upto, tally: None }).await
     }
 
     /// Ends the thread; events not yet read are dropped and will be delivered again.

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_wire::feed::{Answer, Commit, ConsumerState, Open, Outcome, Prepare};
+use forebay_wire::feed::{Answer, Commit, ConsumerState, Open, Outcome, Prepare, Tally};
 use forebay_wire::{QueueId, Seq};
 
 use crate::machine::Random;
@@ -32,6 +32,8 @@ pub enum Request {
     Commit {
         /// That number.
         upto: Seq,
+        /// What has become of all up to it.
+        tally: Option<Tally>,
     },
 }
 
@@ -136,8 +138,9 @@ impl Durable {
                 let (start, end) = (*start, *end);
                 Prepare { queue, request, session, start, end, plan, consumer }.encode()
             }
-            Request::Commit { upto } => {
-                Commit { queue, request, session, upto: *upto, consumer }.encode()
+            Request::Commit { upto, tally } => {
+                let (upto, tally) = (*upto, *tally);
+                Commit { queue, request, session, upto, tally, consumer }.encode()
             }
         }
     }

@@ -293,6 +293,7 @@ impl<P: Clone> Replay<P> {
             Outcome::Refused
         } else {
             state.committed = commit.upto;
+            state.tally = commit.tally;
             if state.pending.as_ref().is_some_and(|pending| pending.end <= commit.upto) {
                 state.pending = None;
             }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_wire::feed::{Data, End, Feed, Fetch};
+use forebay_wire::feed::{ConsumerState, Data, End, Feed, Fetch};
 use forebay_wire::frame::FrameError;
 use forebay_wire::records::RecordBatch;
 use forebay_wire::uplink::{Ping, RefuseCode};
@@ -320,8 +320,8 @@ impl Subscriber {
                 Told::Send(frame) => self.actions.push_back(Action::Send(frame)),
                 Told::Granted(state) => {
                     if self.queue != Some(queue) || !self.started {
-                        let (after, pending) = (state.committed, state.pending);
-                        self.begin(Opened { queue, after, pending });
+                        let ConsumerState { committed: after, pending, tally, .. } = state;
+                        self.begin(Opened { queue, after, pending, tally });
                     }
                     self.gone = self.gone.map(|(upto, _)| (upto, true));
                     self.wanted = true;
@@ -408,7 +408,7 @@ impl Subscriber {
                 // All of another log than before is new.
                 (None, Start::Oldest) | (Some(_), _) => Seq::ZERO,
             };
-            self.begin(Opened { queue: end.queue, after, pending: None });
+            self.begin(Opened { queue: end.queue, after, pending: None, tally: None });
             self.head = self.head.max(end.head);
             self.wanted = true;
             return;

@@ -349,7 +349,7 @@ impl World {
         let id = process.next_request;
         process.stage = Stage::Committing { id, end };
         if let Some(machine) = &mut process.machine {
-            machine.request(now, id, process.queue, Request::Commit { upto: end });
+            machine.request(now, id, process.queue, Request::Commit { upto: end, tally: None });
         }
         if let Some(wrong) = wrong {
             self.fail(wrong);
