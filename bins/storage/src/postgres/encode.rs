@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The columns, in the order in which a tuple holds them. The first two are `bigint` and `int`.
-pub(super) const COLUMNS: [&str; 22] = [
+pub const COLUMNS: [&str; 22] = [
     "entry",
     "index",
     "tenant",

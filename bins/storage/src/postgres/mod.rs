@@ -31,6 +31,8 @@ use crate::{
 use classify::Failure;
 use connection::Connection;
 
+pub use encode::COLUMNS;
+
 /// Longest time to get a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
