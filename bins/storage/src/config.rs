@@ -1,11 +1,13 @@
 //! The storage tier's settings: a sub-struct for each component, the reason beside each default.
 
 mod clickhouse;
+mod lake;
 mod postgres;
 mod redis;
 mod remote_write;
 
 pub use self::clickhouse::{Clickhouse, Partition, Retention};
+pub use self::lake::{Compaction, Lake, LakeRetention};
 pub use self::postgres::Postgres;
 pub use self::redis::Redis;
 pub use remote_write::RemoteWrite;
@@ -175,39 +177,6 @@ pub struct Registry {
     pub files: Vec<PathBuf>,
 }
 
-/// The Parquet lake.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Lake {
-    /// Whether there is one; without it this is a live-only process.
-    pub enabled: bool,
-    /// Its folder.
-    pub dir: PathBuf,
-    /// Where all sinks, of the lake and of other stores, keep what they can never store.
-    pub dead_letters: PathBuf,
-    /// Its consumer at each middle.
-    pub consumer: String,
-    /// When a range is closed.
-    pub flush: Flush,
-    /// Bytes of the feed held unread at most; what comes beyond is fetched later.
-    pub buffer: ByteSize,
-}
-
-impl Default for Lake {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            dir: "forebay-data/storage/lake".into(),
-            dead_letters: "forebay-data/storage/dead-letters".into(),
-            consumer: "lake".to_owned(),
-            flush: Flush::default(),
-            // 40 ms at 370,000 messages of 256 B a second, on top of the range that is filled while
-            // another is written.
-            buffer: ByteSize::mib(4),
-        }
-    }
-}
-
 /// When a range is closed: at the first of these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -369,14 +338,6 @@ impl Validate for Config {
             }
             faults.check(self.live.buffer >= BUFFER_MIN, "buffer", "must be at least 256KiB");
         });
-    }
-}
-
-impl Validate for Lake {
-    fn validate(&self, faults: &mut Faults) {
-        faults.check(is_name(&self.consumer), "consumer", NAME);
-        faults.check(self.buffer >= BUFFER_MIN, "buffer", "must be at least 256KiB");
-        faults.within("flush", |faults| self.flush.validate(faults));
     }
 }
 

@@ -8,6 +8,7 @@ use prometheus::Registry;
 
 use crate::{
     feed::Source,
+    lake::CareStatus,
     last::LastValues,
     live::{FollowerStatus, Hub},
     sink::{RangeBuffer, SinkStatus},
@@ -203,6 +204,52 @@ pub(crate) fn live(
         devices.set(gauge(devices_now as u64));
         series.set(gauge(series_now as u64));
         refused.set(refused_ever);
+    })
+}
+
+/// Registers what is measured of the lake.
+///
+/// # Errors
+/// Another storage tier uses this registry.
+pub(crate) fn lake(registry: &Registry, status: Arc<CareStatus>) -> Result<(), MetricsError> {
+    let mut scrape = Metrics::new(registry).scrape();
+    let hours = scrape.gauge("forebay_storage_lake_hours", "Hours of the lake that hold files.")?;
+    let waiting = scrape.gauge(
+        "forebay_storage_lake_waiting_hours",
+        "Hours of the lake that are over and not compacted.",
+    )?;
+    let bytes = scrape.gauge("forebay_storage_lake_bytes", "Bytes of all files of the lake.")?;
+    let holds = scrape.gauge(
+        "forebay_storage_lake_caretaker",
+        "1 if this process compacts and drops hours of the lake, 0 if another one does.",
+    )?;
+    let compacted = scrape.total(
+        "forebay_storage_lake_compacted_hours_total",
+        "Hours whose files were replaced by one sorted file for each middle.",
+    )?;
+    let merged = scrape
+        .total("forebay_storage_lake_compacted_files_total", "Files that these hours had.")?;
+    let failures = scrape.total(
+        "forebay_storage_lake_care_failures_total",
+        "Hours of the lake that could not be compacted or dropped; they stay as they are.",
+    )?;
+    let dropped = scrape.total(
+        "forebay_storage_lake_dropped_hours_total",
+        "Hours dropped because they were too old, or the lake too large.",
+    )?;
+    let dropped_bytes =
+        scrape.total("forebay_storage_lake_dropped_bytes_total", "Bytes of these hours.")?;
+    scrape.register(move || {
+        let read = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+        hours.set(gauge(read(&status.hours)));
+        waiting.set(gauge(read(&status.waiting)));
+        bytes.set(gauge(read(&status.bytes)));
+        holds.set(gauge(read(&status.holds)));
+        compacted.set(read(&status.compacted));
+        merged.set(read(&status.merged_files));
+        failures.set(read(&status.failures));
+        dropped.set(read(&status.dropped));
+        dropped_bytes.set(read(&status.dropped_bytes));
     })
 }
 

@@ -73,7 +73,8 @@ fn start_lake(
     let lake = &context.config.lake;
     for middle in &context.config.middles {
         let sink = LakeSink::open(&lake.dir)
-            .map_err(|error| StartError::Lake { dir: lake.dir.clone(), error })?;
+            .map_err(|error| StartError::Lake { dir: lake.dir.clone(), error })?
+            .behind(files.gate());
         let published = files.clone();
         let store = Store {
             name: "lake",

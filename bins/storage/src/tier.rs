@@ -28,6 +28,7 @@ use crate::{
     feed::Middle,
     feed_link::FeedLink,
     http::{Access, App, Limits, Server, Status, TierPoll},
+    lake::Caretaker,
     last::{Keeper, LastValues, restore},
     live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed},
     metrics,
@@ -184,6 +185,7 @@ pub struct Running {
     followers: Vec<Follower>,
     hub: Option<Arc<Hub>>,
     keeper: Option<Keeper>,
+    caretaker: Option<Caretaker>,
     /// Follows the registry's files while it is held.
     _registry: Option<Watched<forebay_model::registry::Registry>>,
     /// Readers that may still come, and how many that was at the start.
@@ -234,6 +236,7 @@ pub fn start(
         admin: &mut admin,
     };
     let Sinks { tasks: sinks, tails } = sinks::start(&mut context, lake.as_ref())?;
+    let caretaker = lake.as_ref().map(|files| care(&config, files, registry)).transpose()?;
     let middles: Vec<Middle> =
         config.middles.iter().map(|middle| live_middle(&config, &link, middle)).collect();
     let mut followers = Vec::new();
@@ -311,6 +314,7 @@ pub fn start(
         followers,
         hub,
         keeper,
+        caretaker,
         _registry: watched,
         clients,
         http,
@@ -365,6 +369,9 @@ impl Running {
                 unstored.push((name, left));
             }
         }
+        if let Some(caretaker) = self.caretaker {
+            caretaker.stop();
+        }
         self.ending.begin("drain of the live feed");
         for follower in self.followers {
             follower.join();
@@ -396,6 +403,19 @@ fn open_lake(config: &Config) -> Result<Option<Arc<LakeFiles>>, StartError> {
     make_folder(dir).map_err(failed)?;
     let files = LakeFiles::open(dir).map_err(|error| failed(io::Error::other(error)))?;
     Ok(Some(Arc::new(files)))
+}
+
+/// Starts what keeps the lake tidy, after the sinks: they sweep what they left themselves.
+fn care(
+    config: &Config,
+    files: &Arc<LakeFiles>,
+    registry: &Registry,
+) -> Result<Caretaker, StartError> {
+    let config::Lake { compaction, retention, .. } = config.lake.clone();
+    let caretaker = Caretaker::start(files.clone(), compaction, retention);
+    let caretaker = caretaker.map_err(StartError::Thread)?;
+    metrics::lake(registry, caretaker.status())?;
+    Ok(caretaker)
 }
 
 fn live_middle(config: &Config, link: &FeedLink, middle: &config::Middle) -> Middle {

@@ -167,3 +167,52 @@ fn a_torn_or_foreign_file_is_named() {
     let error = lake::read(dir.path(), &mut checker).unwrap_err().to_string();
     assert!(error.contains("torn.parquet"), "{error}");
 }
+
+#[test]
+fn a_lake_whose_hours_are_exchanged_while_it_is_read_is_read_once() {
+    let store = faithful();
+    let dir = tempfile::tempdir().unwrap();
+    let (day, beside) = (dir.path().join("dt=2026-11-22"), dir.path().join(".compacted"));
+    let hour = day.join("hour=13");
+    let name = |first: u64, last: u64| format!("aa-{first:016x}-{last:016x}.parquet");
+    let entry_of = |row: usize| store.rows[row].entry;
+    // Many small files and one large one hold the same rows.
+    let rows = store.rows.len();
+    let mut start = 0;
+    while start < rows {
+        let mut end = (start + 40).min(rows);
+        while end < rows && entry_of(end) == entry_of(end - 1) {
+            end += 1;
+        }
+        let file = name(entry_of(start), entry_of(end - 1));
+        write(&hour.join(file), &store.rows[start..end]);
+        start = end;
+    }
+    write(&beside.join(name(entry_of(0), entry_of(rows - 1))), &store.rows);
+    let records = store.journal.records();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            while !done.load(ordering) {
+                renameat_with(CWD, &hour, CWD, &beside, RenameFlags::EXCHANGE).unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(700));
+            }
+        });
+        let mut mixed = 0;
+        for _ in 0..40 {
+            let mut checker = Checker::new(&store.script, &records);
+            let files = lake::read(dir.path(), &mut checker);
+            let verdict = checker.finish();
+            if !verdict.is_clean() || files.is_err() {
+                done.store(true, ordering);
+            }
+            assert!(verdict.is_clean(), "{verdict:#?}");
+            assert_eq!(verdict.rows as usize, rows);
+            mixed += files.unwrap();
+        }
+        done.store(true, ordering);
+        println!("{mixed} files in 40 readings");
+    });
+}

@@ -11,9 +11,10 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
-use super::name::{Hour, SUFFIX_UNFINISHED};
+use super::name::{FileName, Hour, SUFFIX_UNFINISHED};
 
 /// The moments of a write at which a process may die; tests stop it at each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +116,8 @@ fn make_folder(root: &Path, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(root)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Puts the names in a folder on the medium.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
@@ -137,6 +139,53 @@ pub fn sweep(root: &Path) -> io::Result<usize> {
         }
     }
     Ok(swept)
+}
+
+/// A finished file in the folder of an hour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Its name.
+    pub name: FileName,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was written.
+    pub written: SystemTime,
+}
+
+/// The finished files of a folder, by name; one that is not there has none.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn finished(folder: &Path) -> io::Result<Vec<Finished>> {
+    let mut files = Vec::new();
+    for name in finished_names(folder)? {
+        match fs::metadata(folder.join(name.to_string())) {
+            Ok(file) => {
+                files.push(Finished { name, bytes: file.len(), written: file.modified()? });
+            }
+            // Exchanged between the listing and now: whoever decides by it looks again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}
+
+/// The names of the finished files of a folder, in order; one that is not there has none.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn finished_names(folder: &Path) -> io::Result<Vec<FileName>> {
+    let listed = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    let mut names = Vec::new();
+    for entry in listed {
+        names.extend(entry?.file_name().to_str().and_then(FileName::parse));
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The hours that have a folder, in their order.

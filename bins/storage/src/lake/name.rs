@@ -87,6 +87,34 @@ impl FileName {
         let parsed = Self { queue, first, last };
         (first <= last && parsed.to_string() == name).then_some(parsed)
     }
+
+    /// Whether this file holds all that `other` of the same hour does, by a longer range.
+    ///
+    /// A file of an hour holds every row of the hour in its range, so ranges alone tell.
+    #[must_use]
+    pub fn supersedes(&self, other: &Self) -> bool {
+        self != other
+            && self.queue == other.queue
+            && self.first <= other.first
+            && other.last <= self.last
+    }
+}
+
+/// Of the files of one hour, in the order of their names, those that no other one supersedes.
+#[must_use]
+pub fn in_force(names: &[FileName]) -> Vec<FileName> {
+    let mut kept: Vec<FileName> = Vec::with_capacity(names.len());
+    for name in names {
+        if kept.last().is_some_and(|before| before.supersedes(name)) {
+            continue;
+        }
+        // Of two that begin alike, the shorter one sorts first.
+        while kept.last().is_some_and(|before| name.supersedes(before)) {
+            kept.pop();
+        }
+        kept.push(*name);
+    }
+    kept
 }
 
 impl fmt::Display for FileName {
@@ -214,5 +242,44 @@ mod tests {
         }
         let later = FileName { first: Seq::from_parts(2, 1), last: Seq::from_parts(2, 5), ..name };
         assert!(later.to_string() > text);
+    }
+    #[test]
+    fn a_file_within_the_range_of_another_is_superseded() {
+        let name = |queue, first, last| FileName {
+            queue: QueueId::new(queue),
+            first: Seq::from_parts(1, first),
+            last: Seq::from_parts(1, last),
+        };
+        let mut names = vec![
+            name(1, 1, 10),
+            name(1, 1, 4),
+            name(1, 5, 10),
+            name(1, 8, 12),
+            name(1, 11, 20),
+            name(2, 5, 6),
+            name(2, 1, 2),
+        ];
+        names.sort_unstable();
+        let kept = [name(1, 1, 10), name(1, 8, 12), name(1, 11, 20), name(2, 1, 2), name(2, 5, 6)];
+        assert_eq!(in_force(&names), kept);
+        // Against the plain definition, over many sets of ranges.
+        let mut random = 1_u64;
+        for _ in 0..2000 {
+            let mut names: Vec<FileName> = (0..6)
+                .map(|_| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let (first, length) = ((random >> 33) % 8, (random >> 50) % 6);
+                    name(u128::from(random >> 60) & 1, first + 1, first + 1 + length)
+                })
+                .collect();
+            names.sort_unstable();
+            names.dedup();
+            let plain: Vec<FileName> = names
+                .iter()
+                .filter(|name| !names.iter().any(|other| other.supersedes(name)))
+                .copied()
+                .collect();
+            assert_eq!(in_force(&names), plain, "{names:?}");
+        }
     }
 }

@@ -1,16 +1,13 @@
 //! The lake as a sink: a range is one file for each hour, put in place and synced before the ack.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use forebay_ops::make_folder;
 
 use super::{
     encode,
     file::{self, Observer},
+    gate::Gate,
     name::Hour,
 };
 use crate::{
@@ -20,7 +17,7 @@ use crate::{
 
 /// Writes ranges into the lake at a folder.
 pub struct LakeSink {
-    root: PathBuf,
+    gate: Arc<Gate>,
     observer: Observer,
 }
 
@@ -35,7 +32,14 @@ impl LakeSink {
         if swept > 0 {
             tracing::info!(path = %root.display(), count = swept, "swept unfinished lake files");
         }
-        Ok(Self { root: root.to_owned(), observer: Arc::new(|_| {}) })
+        Ok(Self { gate: Arc::new(Gate::new(root)), observer: Arc::new(|_| {}) })
+    }
+
+    /// The same sink behind the gate that others who change this lake use too.
+    #[must_use]
+    pub fn behind(mut self, gate: &Arc<Gate>) -> Self {
+        self.gate.clone_from(gate);
+        self
     }
 
     /// The same sink, with something that watches each step of a write.
@@ -49,7 +53,9 @@ impl LakeSink {
         for part in &encoded.parts {
             let (hour, name) = split(&part.name)
                 .ok_or_else(|| io::Error::other(format!("{} is no lake file", part.name)))?;
-            file::write(&self.root, hour, name, &part.bytes, &self.observer)?;
+            if !self.gate.put(hour, name, &part.bytes, &self.observer)? {
+                tracing::debug!(file = part.name, "a range is in the lake already, compacted");
+            }
         }
         Ok(())
     }
@@ -81,7 +87,7 @@ impl Sink for LakeSink {
         let outcome = match self.write(encoded) {
             Ok(()) => Outcome::Ack,
             Err(error) => {
-                let reason = format!("lake {}: {error}", self.root.display());
+                let reason = format!("lake {}: {error}", self.gate.root().display());
                 match error.kind() {
                     // Waiting alone mends none of these.
                     io::ErrorKind::PermissionDenied

@@ -4,7 +4,7 @@ use forebay_wire::{QueueId, Seq};
 
 use crate::{
     last::LastValues,
-    read::{Columns, Filter, LakeFiles, ReadError, scan},
+    read::{Columns, Filter, LakeFiles, ReadError},
 };
 
 /// Entries above `after` and up to `upto`.
@@ -24,7 +24,7 @@ pub(super) fn rebuild(lake: &LakeFiles, last: &LastValues, gap: Gap) -> Result<u
         if name.queue != gap.queue || name.last <= gap.after || name.first > gap.upto {
             continue;
         }
-        scan::scan(&file.path, &all, Columns::Readings, &mut |row| {
+        lake.scan(&file, &all, Columns::Readings, &mut |row| {
             if row.entry > gap.after && row.entry <= gap.upto {
                 last.apply_row(&row);
                 rows += 1;

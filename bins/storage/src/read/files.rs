@@ -8,15 +8,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Filter, ReadError, scan};
-use crate::lake::{
-    file,
-    name::{FileName, Hour},
+use super::{Columns, Filter, ReadError, scan};
+use crate::{
+    lake::{
+        file,
+        gate::{Gate, Lease},
+        name::{FileName, Hour, in_force},
+    },
+    rows::RowView,
 };
 
 /// Files whose bounds are remembered: about 2 MB, and three days of a file every 15 s.
@@ -32,14 +35,16 @@ pub struct LakeFile {
     pub hour: Hour,
     /// Its name.
     pub name: FileName,
-    /// Where it is.
+    /// Where it was when it was listed.
     pub path: PathBuf,
+    /// Keeps it on disk while this is held, though its hour is compacted meanwhile.
+    lease: Lease,
 }
 
 /// The files of one lake.
 #[derive(Debug)]
 pub struct LakeFiles {
-    root: PathBuf,
+    gate: Arc<Gate>,
     known: Mutex<Known>,
 }
 
@@ -61,13 +66,44 @@ impl LakeFiles {
         let hours = file::hours(root).map_err(|error| ReadError::io(root, error))?;
         let hours = hours.into_iter().map(|(hour, _)| (hour, None)).collect();
         let known = Mutex::new(Known { hours, ..Known::default() });
-        Ok(Self { root: root.to_owned(), known })
+        Ok(Self { gate: Arc::new(Gate::new(root)), known })
     }
 
     /// Where the lake is.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        self.gate.root()
+    }
+
+    /// What those who change the lake must go through, so that no query loses a file.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Calls `each` for every row of a listed file that the filter wants; none of a file that was
+    /// dropped since.
+    ///
+    /// # Errors
+    /// As [`scan::scan`].
+    pub fn scan(
+        &self,
+        file: &LakeFile,
+        filter: &Filter,
+        columns: Columns,
+        each: &mut dyn FnMut(RowView<'_>),
+    ) -> Result<(), ReadError> {
+        // Not there any more: its hour was compacted, and it waits for us where the old files are.
+        // Otherwise it was taken away by hand or by retention: no longer stored.
+        match scan::scan(&file.path, filter, columns, each) {
+            Err(error) if error.is_not_found() => {}
+            scanned => return scanned,
+        }
+        let Some(path) = self.gate.retired_path(file.hour, &file.name) else { return Ok(()) };
+        match scan::scan(&path, filter, columns, each) {
+            Err(error) if error.is_not_found() => Ok(()),
+            scanned => scanned,
+        }
     }
 
     /// Told after a file was put in place.
@@ -75,6 +111,14 @@ impl LakeFiles {
         let mut known = self.known();
         known.publications += 1;
         known.hours.insert(hour, None);
+    }
+
+    /// Told after an hour was dropped.
+    pub fn forget(&self, hour: Hour) {
+        let mut known = self.known();
+        known.publications += 1;
+        known.hours.remove(&hour);
+        known.files.retain(|(of, _), _| *of != hour);
     }
 
     /// The latest hour that has a folder.
@@ -128,23 +172,18 @@ impl LakeFiles {
         Ok(())
     }
 
-    /// The finished files of an hour, in the order of their names.
+    /// The finished files of an hour, in the order of their names, without those that another one
+    /// supersedes.
     fn list(&self, hour: Hour) -> Result<Vec<LakeFile>, ReadError> {
-        let folder = self.root.join(hour.folder());
-        let failed = |error| ReadError::io(&folder, error);
-        let listed = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listed => listed.map_err(failed)?,
-        };
-        let mut files = Vec::new();
-        for entry in listed {
-            let entry = entry.map_err(failed)?;
-            if let Some(name) = entry.file_name().to_str().and_then(FileName::parse) {
-                files.push(LakeFile { hour, name, path: entry.path() });
-            }
-        }
-        files.sort_unstable_by_key(|file| file.name);
-        Ok(files)
+        // Before the listing: what is listed stays.
+        let lease = self.gate.lease();
+        let folder = self.root().join(hour.folder());
+        let names = file::finished_names(&folder).map_err(|error| ReadError::io(&folder, error))?;
+        let listed = in_force(&names).into_iter().map(|name| {
+            let path = folder.join(name.to_string());
+            LakeFile { hour, name, path, lease: lease.clone() }
+        });
+        Ok(listed.collect())
     }
 
     fn bounds(&self, file: &LakeFile) -> Result<Bounds, ReadError> {
@@ -152,8 +191,16 @@ impl LakeFiles {
         if let Some(&bounds) = self.known().files.get(&key) {
             return Ok(bounds);
         }
-        let (_, metadata) = scan::open(&file.path)?;
-        let bounds = scan::time_bounds(metadata.metadata());
+        let opened = match scan::open(&file.path) {
+            Err(error) if error.is_not_found() => {
+                let Some(path) = self.gate.retired_path(file.hour, &file.name) else {
+                    return Ok(None);
+                };
+                scan::open(&path)
+            }
+            opened => opened,
+        };
+        let bounds = scan::time_bounds(opened?.1.metadata());
         let mut known = self.known();
         if known.files.len() >= REMEMBERED_MAX {
             known.files.clear();

@@ -1,7 +1,8 @@
 //! Reading what is stored: history, trends and whole scans over the lake and the unflushed tail.
 //!
 //! A query first copies what it wants of the tail, then lists the files and passes over those
-//! whose range lies in that tail: every row is seen once, though files appear while it runs.
+//! whose range lies in that tail: every row is seen once, though files appear, and hours are
+//! compacted, while it runs.
 //!
 //! Not here: last values (`last`), and HTTP (`http`).
 
@@ -53,6 +54,11 @@ impl ReadError {
         Self::Io { path: path.to_owned(), error }
     }
 
+    /// Whether a file was listed and is not there any more.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
     pub(crate) fn parquet(path: &Path, error: parquet::errors::ParquetError) -> Self {
         Self::Damaged { path: path.to_owned(), reason: error.to_string() }
     }
@@ -75,7 +81,7 @@ pub fn scan_lake(
 ) -> Result<(), ReadError> {
     let files = LakeFiles::open(root)?;
     for file in files.wanted(filter)? {
-        scan::scan(&file.path, filter, Columns::All, each)?;
+        files.scan(&file, filter, Columns::All, each)?;
     }
     Ok(())
 }
@@ -90,15 +96,16 @@ fn visit(
 ) -> Result<(), ReadError> {
     let marks = tail.visit(filter, each);
     for file in files.wanted(filter)? {
-        let in_tail =
-            marks.iter().any(|mark| mark.queue == file.name.queue && file.name.first >= mark.first);
-        if in_tail {
-            continue;
-        }
-        match scan::scan(&file.path, filter, columns, each) {
-            // Taken away between the listing and now, by hand or by retention: no longer stored.
-            Err(ReadError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
-            scanned => scanned?,
+        let mark = marks.iter().find(|mark| mark.queue == file.name.queue);
+        match mark.filter(|mark| mark.first <= file.name.last) {
+            None => files.scan(&file, filter, columns, each)?,
+            Some(mark) if mark.first <= file.name.first => {}
+            // Compacted since the tail was copied: it begins before the tail and reaches into it.
+            Some(mark) => files.scan(&file, filter, columns.with_entries(), &mut |row| {
+                if row.entry < mark.first {
+                    each(row);
+                }
+            })?,
         }
     }
     Ok(())

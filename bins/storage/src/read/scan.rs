@@ -46,6 +46,12 @@ pub enum Columns {
 }
 
 impl Columns {
+    /// The same with the numbers of entries, which tell where in the log a row was.
+    #[must_use]
+    pub fn with_entries(self) -> Self {
+        if self == Self::Numbers { Self::Readings } else { self }
+    }
+
     fn mask(self, metadata: &ParquetMetaData) -> ProjectionMask {
         let schema = metadata.file_metadata().schema_descr();
         let numbers = [

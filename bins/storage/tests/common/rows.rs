@@ -188,3 +188,48 @@ pub fn simple(device: &str, seq: u64, value: f64) -> Message<'static> {
         }]),
     }
 }
+
+/// The same messages, received some hours ago by the clock of this machine.
+pub fn hours_ago(messages: Vec<Message<'static>>, hours: i64) -> Vec<Message<'static>> {
+    const HOUR_US: i64 = 3_600_000_000;
+    let now = Timestamp::now().micros();
+    // A minute before an hour begins, as they were.
+    let start = (now - hours * HOUR_US).div_euclid(HOUR_US) * HOUR_US - 60_000_000;
+    let shifted = |mut message: Message<'static>| {
+        let received = message.received.micros() - START_US + start;
+        message.received = Timestamp::from_micros(received).expect("in bounds");
+        message
+    };
+    messages.into_iter().map(shifted).collect()
+}
+
+/// The files of a lake as any other tool finds them: whatever does not begin with a dot.
+pub fn visible_files(lake: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![lake.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let entry = entry.expect("an entry");
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let path = entry.path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// All rows that any other tool sees in a lake, by identity: nothing is passed over by a rule of
+/// ours.
+pub fn visible_rows(lake: &Path) -> Vec<OwnedRow> {
+    use forebay_storage::read::{Columns, scan::scan};
+    let mut rows = Vec::new();
+    for path in visible_files(lake) {
+        let each = &mut |row: RowView<'_>| rows.push(OwnedRow::of(&row));
+        scan(&path, &Filter::default(), Columns::All, each).expect("a lake file");
+    }
+    rows.sort_by_key(OwnedRow::identity);
+    rows
+}

@@ -33,6 +33,8 @@ use super::{Checker, Owner, StoredRow};
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8192;
+/// How often a lake is listed anew because an hour was compacted while it was read.
+const LISTINGS_MAX: usize = 1000;
 
 /// Columns that are read.
 const COLUMNS: [&str; 12] = [
@@ -118,20 +120,75 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), LakeError> {
     Ok(())
 }
 
-/// Reads every file of a lake into a comparison and returns how many files there were.
+/// Reads every file of a lake into a comparison and returns how many files that were.
+///
+/// An hour may be compacted meanwhile: files that were listed are then gone, and their rows are in
+/// a file with a longer range. The rest of it is read, without the ranges that were read before.
 ///
 /// # Errors
 /// [`LakeError`] names the file; the comparison is then worth nothing.
 pub fn read(root: &Path, checker: &mut Checker<'_>) -> Result<usize, LakeError> {
-    let files = files(root)?;
-    for path in &files {
-        read_file(path, checker)?;
-        checker.end_part();
+    let mut listed = files(root)?.into_iter();
+    let mut read: Vec<PathBuf> = Vec::new();
+    // Of these, the ones before the listing that is read now.
+    let mut before = 0;
+    for _ in 0..LISTINGS_MAX {
+        let mut gone = None;
+        for path in listed.by_ref() {
+            if read[..before].contains(&path) {
+                continue;
+            }
+            let known: Vec<Range> =
+                read[..before].iter().filter_map(|other| within(other, &path)).collect();
+            match read_file(&path, &known, checker) {
+                Err(LakeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    gone = Some(path);
+                    break;
+                }
+                done => done?,
+            }
+            checker.end_part();
+            read.push(path);
+        }
+        let Some(path) = gone else { return Ok(read.len()) };
+        before = read.len();
+        listed = files(root)?.into_iter();
+        if !path.exists() && !listed.as_slice().iter().any(|other| covers(other, &path)) {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            return Err(LakeError::Io { path, source });
+        }
     }
-    Ok(files.len())
+    let source = io::Error::other("its hours change faster than they can be read");
+    Err(LakeError::Io { path: root.to_owned(), source })
 }
 
-fn read_file(path: &Path, checker: &mut Checker<'_>) -> Result<(), LakeError> {
+/// First and last entry of a range.
+type Range = (u64, u64);
+
+/// A file's hour, queue and range of entries, by its name.
+fn place(path: &Path) -> Option<(&Path, &str, Range)> {
+    let name = path.file_stem()?.to_str()?;
+    let mut parts = name.rsplitn(3, '-');
+    let (last, first) = (parts.next()?, parts.next()?);
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some((path.parent()?, parts.next()?, (number(first)?, number(last)?)))
+}
+
+/// The range of `file`, if it is of the same hour and queue as `other`.
+fn within(file: &Path, other: &Path) -> Option<Range> {
+    let ((hour, queue, range), (of_hour, of_queue, _)) = (place(file)?, place(other)?);
+    (hour == of_hour && queue == of_queue).then_some(range)
+}
+
+/// Whether a file holds all that another one of its hour did.
+fn covers(file: &Path, other: &Path) -> bool {
+    let (Some((first, last)), Some((_, _, of_other))) = (within(file, other), place(other)) else {
+        return false;
+    };
+    first <= of_other.0 && of_other.1 <= last
+}
+
+fn read_file(path: &Path, known: &[Range], checker: &mut Checker<'_>) -> Result<(), LakeError> {
     let parquet = |source| LakeError::Parquet { path: path.to_owned(), source };
     let io = |source| LakeError::Io { path: path.to_owned(), source };
     let file = fs::File::open(path).map_err(io)?;
@@ -149,7 +206,7 @@ fn read_file(path: &Path, checker: &mut Checker<'_>) -> Result<(), LakeError> {
         let batch = batch.map_err(|error| parquet(error.into()))?;
         let columns = Columns::of(&batch)
             .map_err(|column| LakeError::Column { path: path.to_owned(), column })?;
-        columns.compare(checker);
+        columns.compare(known, checker);
     }
     Ok(())
 }
@@ -231,10 +288,15 @@ impl<'b> Columns<'b> {
         })
     }
 
-    fn compare(&self, checker: &mut Checker<'_>) {
+    /// Compares the rows, but for those of entries that were compared before.
+    fn compare(&self, known: &[Range], checker: &mut Checker<'_>) {
         // Rows lie by device: most share the owner of the row before.
         let mut last: Option<(Option<usize>, i64, Owner)> = None;
         for row in 0..self.seq.len() {
+            let entry = self.entry.value(row);
+            if known.iter().any(|(first, last)| (*first..=*last).contains(&entry)) {
+                continue;
+            }
             let (place, session) = (self.device.places.key(row), self.session.value(row));
             let owner = match last {
                 Some((device, of, owner)) if device == place && of == session => owner,

@@ -41,7 +41,7 @@ const DOORS: [Door; 8] = [
         ],
     },
     Door {
-        crates: &["parquet", "arrow-array", "arrow-schema"],
+        crates: &["parquet", "arrow-array", "arrow-schema", "arrow-select"],
         packages: &["bins/storage", "crates/fleet"],
         places: &["bins/storage/src/lake", "bins/storage/src/read", "crates/fleet/src/checker"],
     },
