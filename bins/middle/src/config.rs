@@ -208,6 +208,9 @@ pub struct Consumers {
     pub required: Vec<String>,
     /// Let a consumer that is not required begin a cursor by connecting.
     pub allow_others: bool,
+    /// Consumers that are left behind rather than hold the log when it is nearly full: the oldest
+    /// entries are given up for them, and the gap is recorded. All others hold it.
+    pub detach: Vec<String>,
     /// Consumers whose cursors are removed at the start, because they will never come again.
     pub remove: Vec<String>,
 }
@@ -215,7 +218,13 @@ pub struct Consumers {
 impl Default for Consumers {
     fn default() -> Self {
         // A misspelt name would hold the log until it is full: others only by decision.
-        Self { required: vec!["lake".to_owned()], allow_others: false, remove: Vec::new() }
+        Self {
+            required: vec!["lake".to_owned()],
+            allow_others: false,
+            // Losing entries is somebody's decision, never a default.
+            detach: Vec::new(),
+            remove: Vec::new(),
+        }
     }
 }
 
@@ -297,13 +306,20 @@ impl Validate for Dedup {
 impl Validate for Consumers {
     fn validate(&self, faults: &mut Faults) {
         const NAME: &str = "a consumer's name is 1 to 32 of A-Z a-z 0-9 - _ .";
-        for (key, names) in [("required", &self.required), ("remove", &self.remove)] {
+        for (key, names) in
+            [("required", &self.required), ("detach", &self.detach), ("remove", &self.remove)]
+        {
             for name in names {
                 faults.check(is_consumer_name(name), key, format!("{name:?}: {NAME}"));
             }
         }
         let few = self.required.len() <= CONSUMERS_MAX;
         faults.check(few, "required", format!("at most {CONSUMERS_MAX} consumers"));
+        for name in self.detach.iter().filter(|name| !self.required.contains(name)) {
+            // A misspelt name would leave the log held by the one that was meant.
+            let known = self.allow_others || !is_consumer_name(name);
+            faults.check(known, "detach", format!("{name:?} is not among required"));
+        }
         for name in self.required.iter().filter(|name| self.remove.contains(name)) {
             faults.add("remove", format!("{name:?} is required too"));
         }
@@ -355,6 +371,7 @@ mod tests {
         config.dedup.memory_max = ByteSize::new(0);
         config.consumers.required = vec!["a b".to_owned(), "lake".to_owned()];
         config.consumers.remove = vec!["lake".to_owned()];
+        config.consumers.detach = vec!["lak".to_owned()];
         let paths = [
             "uplink.listen",
             "uplink.partition",
@@ -364,6 +381,7 @@ mod tests {
             "dedup.retention",
             "dedup.memory_max",
             "consumers.required",
+            "consumers.detach",
             "consumers.remove",
         ];
         assert_eq!(faults(&config), paths);

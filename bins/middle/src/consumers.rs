@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_link::{BatchBuilder, ConsumerState, Fault, QueueId, ReplayStore, Seq};
-use forebay_queue::{Error, Queue, Reader, Seq as LogSeq};
+use forebay_queue::{Error, Queue, Seq as LogSeq};
 use hashbrown::HashMap;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     balance::committed,
     config::{self, CONSUMERS_MAX, is_consumer_name},
     dedup::Dedup,
+    detach::{Readers, lock_readers},
     feed::LogView,
 };
 
@@ -26,7 +27,7 @@ const VIEWS_MAX: usize = 16;
 /// The log, as fetches read it, and its consumers.
 pub(crate) struct ReplayLog {
     log: Queue,
-    readers: HashMap<String, Reader>,
+    readers: Readers,
     accounts: Arc<Mutex<Accounts>>,
     dedup: Arc<Mutex<Dedup>>,
     allow_others: bool,
@@ -72,6 +73,7 @@ impl ReplayLog {
             readers.insert(name.to_owned(), log.reader(&known.name)?);
         }
         let (allow_others, log) = (config.allow_others, log.clone());
+        let readers = Arc::new(Mutex::new(readers));
         Ok(Self { log, readers, accounts, dedup, allow_others, views: Vec::new() })
     }
 
@@ -80,16 +82,22 @@ impl ReplayLog {
     /// # Errors
     /// What the files of the accounts hold is not known: the middle must not go on.
     pub(crate) fn settle(&self) -> std::io::Result<()> {
+        let readers = lock_readers(&self.readers);
         let mut accounts = lock(&self.accounts);
         let nothing = lock(&self.dedup).ledger.records == 0;
-        accounts.retain(|name| self.readers.contains_key(name))?;
-        for (name, reader) in &self.readers {
+        accounts.retain(|name| readers.contains_key(name))?;
+        for (name, reader) in readers.iter() {
             accounts.settle(name, committed(&reader.note()))?;
             if nothing && accounts.latest(name).is_none() {
                 accounts.begin(name)?;
             }
         }
         Ok(())
+    }
+
+    /// The consumers' readers, for who may detach them.
+    pub(crate) fn readers(&self) -> Readers {
+        Arc::clone(&self.readers)
     }
 
     /// The place that stands at `after`, or a new one there instead of the least recently used.
@@ -128,16 +136,16 @@ impl ReplayStore for ReplayLog {
     }
 
     fn consumer(&mut self, name: &str) -> Result<Option<ConsumerState>, Fault> {
-        if !self.readers.contains_key(name) {
-            if !self.allow_others || !is_consumer_name(name) || self.readers.len() >= CONSUMERS_MAX
-            {
+        let mut readers = lock_readers(&self.readers);
+        if !readers.contains_key(name) {
+            if !self.allow_others || !is_consumer_name(name) || readers.len() >= CONSUMERS_MAX {
                 return Ok(None);
             }
             let reader = self.log.reader(&format!("{PREFIX}{name}"))?;
             tracing::info!(consumer = name, "a new consumer begins, the log is kept for it");
-            self.readers.insert(name.to_owned(), reader);
+            readers.insert(name.to_owned(), reader);
         }
-        let note = self.readers[name].note();
+        let note = readers[name].note();
         let state = ConsumerState::from_note(&note);
         let state = state.ok_or_else(|| format!("the note of consumer {name:?} is malformed"))?;
         let account = lock(&self.accounts).get(name, state.committed);
@@ -145,7 +153,8 @@ impl ReplayStore for ReplayLog {
     }
 
     fn record(&mut self, name: &str, state: &ConsumerState) -> Result<(), Fault> {
-        let Some(reader) = self.readers.get_mut(name) else {
+        let mut readers = lock_readers(&self.readers);
+        let Some(reader) = readers.get_mut(name) else {
             return Err(format!("consumer {name:?} has no reader").into());
         };
         let mut accounts = lock(&self.accounts);

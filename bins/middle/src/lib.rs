@@ -23,7 +23,9 @@ mod collector;
 mod config;
 mod consumers;
 pub mod dedup;
+mod detach;
 mod feed;
+mod gaps;
 mod metrics;
 mod place;
 #[cfg(feature = "planted-faults")]

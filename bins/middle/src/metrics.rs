@@ -15,6 +15,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry};
 
 use crate::{
     accounts::Accounts, balance::standings, clock::wall_us, consumers::PREFIX, dedup::Dedup,
+    detach::Detachable,
 };
 
 /// What the collector counts.
@@ -194,6 +195,40 @@ pub(crate) fn connections(
         open.set(pump.open.get() as i64);
         accepted.set(pump.accepted.get());
     })
+}
+
+/// Registers what consumers were left without that may be detached.
+///
+/// # Errors
+/// It is registered already.
+pub(crate) fn detached(
+    registry: &Registry,
+    names: &[String],
+    detachable: &Arc<Detachable>,
+) -> Result<(), MetricsError> {
+    for name in names {
+        let mut scrape = Metrics::new(registry).with_label("consumer", name).scrape();
+        let detached = scrape.gauge(
+            "forebay_middle_consumer_detached",
+            "1 while a consumer is left behind and has not come back to what is left of the log.",
+        )?;
+        let entries = scrape.total(
+            "forebay_middle_detached_entries_total",
+            "Entries given up for a detached consumer, over restarts; position markers count.",
+        )?;
+        let bytes = scrape
+            .total("forebay_middle_detached_bytes_total", "Bytes of the log that these took.")?;
+        let (name, source) = (name.clone(), Arc::downgrade(detachable));
+        scrape.register(move || {
+            let Some(source) = source.upgrade() else { return };
+            let standings = source.standings();
+            let Some(standing) = standings.iter().find(|one| one.consumer == name) else { return };
+            detached.set(i64::from(standing.detached));
+            entries.set(standing.lost.entries);
+            bytes.set(standing.lost.bytes);
+        })?;
+    }
+    Ok(())
 }
 
 fn feed(

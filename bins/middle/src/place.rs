@@ -15,10 +15,11 @@ use crate::{
     clock::wall_us,
     consumers::PREFIX,
     dedup::{Dedup, Key},
+    detach::Detachable,
 };
 
 /// How the middle stands.
-pub(crate) fn status(log: &Queue, complete: bool) -> Value {
+pub(crate) fn status(log: &Queue, detachable: &Detachable, complete: bool) -> Value {
     let stat = log.stat();
     let consumers = stat.readers.iter().filter_map(|reader| {
         let name = reader.name.strip_prefix(PREFIX)?;
@@ -27,6 +28,16 @@ pub(crate) fn status(log: &Queue, complete: bool) -> Value {
             "committed": reader.committed.to_string(),
             "behind_bytes": reader.pending_bytes,
             "oldest_age_seconds": oldest_age(log, reader.committed),
+        }))
+    });
+    let detached = detachable.standings().into_iter().filter_map(|standing| {
+        let latest = standing.latest?;
+        Some(json!({
+            "consumer": standing.consumer,
+            "detached": standing.detached,
+            "entries": standing.lost.entries,
+            "bytes": standing.lost.bytes,
+            "latest": latest,
         }))
     });
     json!({
@@ -38,6 +49,7 @@ pub(crate) fn status(log: &Queue, complete: bool) -> Value {
         "capacity_bytes": stat.capacity_bytes,
         "dedup_complete": complete,
         "consumers": consumers.collect::<Vec<_>>(),
+        "gaps": detached.collect::<Vec<_>>(),
     })
 }
 

@@ -34,7 +34,9 @@ use crate::{
     config::{Config, Durability},
     consumers::{PREFIX, ReplayLog},
     dedup::Dedup,
+    detach::{Detachable, Detacher},
     feed::LogView,
+    gaps::Gaps,
     metrics::{self, Counts, SnapshotMetrics, Sources},
     place,
     recover::{RecoverError, Recovered, recover},
@@ -73,6 +75,9 @@ pub enum StartError {
     /// A port cannot be bound, or there is no thread for it.
     #[error(transparent)]
     Link(#[from] forebay_link::Error),
+    /// What consumers were left without cannot be read.
+    #[error("reading the gaps of detached consumers: {0}")]
+    Gaps(std::io::Error),
     /// The certificates of a port cannot be read or used.
     #[error(transparent)]
     Tls(#[from] ReloadError),
@@ -163,6 +168,7 @@ pub struct Running {
     receiver: UplinkReceiver,
     publisher: FeedPublisher,
     replay: ReplayServer,
+    detacher: Detacher,
     snapshotter: Snapshotter,
     admin: AdminServer,
     drain: Drain,
@@ -199,6 +205,10 @@ pub fn start(
     let (shared, known) = (Arc::clone(&accounts), Arc::clone(&dedup));
     let consumers = ReplayLog::open(&log, &config.consumers, shared, known).map_err(failed)?;
     consumers.settle().map_err(unaccounted)?;
+    let gaps = Gaps::open(&config.queue.dir).map_err(StartError::Gaps)?;
+    let names = &config.consumers.detach;
+    let detachable = Detachable::open(&log, names, consumers.readers(), gaps);
+    let detachable = Arc::new(detachable.map_err(failed)?);
     let clock = Arc::new(Clock::new(running));
     let bell = Arc::new(Bell::default());
     let closed = Arc::new(AtomicBool::new(false));
@@ -216,6 +226,8 @@ pub fn start(
     let publisher = FeedPublisher::start(links.publisher, view, ends("feed"))?;
     let receiver = UplinkReceiver::start(links.receiver, collector, ends("uplink"))?;
 
+    let detacher = Detacher::start(Arc::clone(&detachable)).map_err(StartError::Thread)?;
+    metrics::detached(registry, names, &detachable)?;
     // Last, for it is the one thread that an error below would leave behind.
     let snapshotter = Snapshotter::start(
         snapshots,
@@ -244,7 +256,7 @@ pub fn start(
     {
         metrics::connections(registry, port, pump)?;
     }
-    let mut admin = admin(registry, &shutdown, &log, &dedup, &accounts, complete);
+    let mut admin = admin(registry, &shutdown, &log, &dedup, &accounts, &detachable, complete);
     admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
     server.answer(admin);
     drain.attach(Arc::new(Leaving { log: Arc::downgrade(&log), closed }));
@@ -265,6 +277,7 @@ pub fn start(
         receiver,
         publisher,
         replay,
+        detacher,
         snapshotter,
         admin: server,
         drain,
@@ -309,6 +322,7 @@ impl Running {
         let end = self.log.appended();
         stopped("feed", self.publisher.stop(STOP_TIMEOUT));
         stopped("fetch", self.replay.stop(STOP_TIMEOUT));
+        drop(self.detacher);
         drop(self.snapshotter);
         drop(self.admin);
         let drained = Drained { consumers_behind: consumers_behind(&self.log, end) };
@@ -421,6 +435,7 @@ fn admin(
     log: &Arc<Queue>,
     dedup: &Arc<Mutex<Dedup>>,
     accounts: &Arc<Mutex<Accounts>>,
+    detachable: &Arc<Detachable>,
     complete: bool,
 ) -> Admin {
     let mut admin = Admin::new(registry, shutdown);
@@ -436,8 +451,11 @@ fn admin(
         Err(format!("no room: {} of {} bytes used", stat.used_bytes, stat.capacity_bytes))
     });
     for path in ["/status", "/v1/status"] {
-        let weak = Arc::downgrade(log);
-        admin.status(path, move || weak.upgrade().map(|log| place::status(&log, complete)).into());
+        let (log, detachable) = (Arc::downgrade(log), Arc::downgrade(detachable));
+        admin.status(path, move || {
+            let both = log.upgrade().zip(detachable.upgrade());
+            both.map(|(log, detachable)| place::status(&log, &detachable, complete)).into()
+        });
     }
     let (log, dedup) = (Arc::downgrade(log), Arc::downgrade(dedup));
     let (weak, known, accounts) = (log.clone(), dedup.clone(), Arc::downgrade(accounts));

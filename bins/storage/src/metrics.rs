@@ -73,6 +73,10 @@ pub(crate) fn sink(registry: &Registry, source: SinkSource) -> Result<(), Metric
         "forebay_storage_sink_missed_total",
         "Times entries were gone from the middle before this sink had them.",
     )?;
+    let missed_entries = scrape.total(
+        "forebay_storage_sink_missed_entries_total",
+        "Entries of these, within one epoch of the middle's queue; position markers count.",
+    )?;
     let fetched = scrape.total(
         "forebay_storage_sink_fetched_entries_total",
         "Entries that came by a fetch rather than the feed.",
@@ -95,6 +99,7 @@ pub(crate) fn sink(registry: &Registry, source: SinkSource) -> Result<(), Metric
         retries.set(read(&status.retries));
         dead.set(read(&status.dead_letters));
         missed.set(read(&status.missed));
+        missed_entries.set(read(&status.missed_entries));
         fetched.set(link.fetched.get());
     })
 }

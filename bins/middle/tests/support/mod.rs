@@ -190,8 +190,12 @@ pub(crate) struct Consumer {
 
 impl Consumer {
     pub(crate) fn connect(addresses: &Addresses) -> Self {
+        Self::connect_as(CONSUMER, addresses)
+    }
+
+    pub(crate) fn connect_as(name: &str, addresses: &Addresses) -> Self {
         let config = SubscriberConfig {
-            consumer: Some(CONSUMER.to_owned()),
+            consumer: Some(name.to_owned()),
             ..SubscriberConfig::new("consumer", &addresses.feed, &addresses.fetch)
         };
         let subscriber = Subscriber::start(config).expect("starts");

@@ -15,7 +15,7 @@ pub struct Lake {
     pub enabled: bool,
     /// Its folder.
     pub dir: PathBuf,
-    /// Where entries that are no entries are kept.
+    /// Where all sinks, of the lake and of other stores, keep what they can never store.
     pub dead_letters: PathBuf,
     /// Its consumer at each middle.
     pub consumer: String,

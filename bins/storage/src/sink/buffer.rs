@@ -119,6 +119,26 @@ impl RangeBuffer {
         state.announced = announced.into();
     }
 
+    /// The entries up to `upto` are gone from the middle: what was announced and cannot be read
+    /// whole any more is given up, with what was read of it.
+    ///
+    /// Its token names the whole range: a part of it under another token could be stored twice.
+    /// Returns its bounds.
+    pub(super) fn give_up(&self, upto: Seq) -> Option<(Seq, Seq)> {
+        let mut state = self.lock();
+        let announced = state.in_announced().map(|pending| (pending.start, pending.end));
+        if announced.is_some() {
+            let queue = state.open.queue();
+            state.open.clear(queue);
+            state.open.describe_by(self.registry.get());
+            state.open_meta = Meta::default();
+        }
+        let lost = state.announced.iter().find(|pending| pending.start <= upto);
+        let lost = announced.or_else(|| lost.map(|pending| (pending.start, pending.end)));
+        state.announced.retain(|pending| pending.start > upto);
+        lost
+    }
+
     /// When an open range is closed.
     pub(super) fn limits(&self) -> &Limits {
         &self.limits

@@ -1,5 +1,5 @@
 //! What a sink cannot store, kept so that nothing is dropped in silence: rows that the store
-//! refuses, and entries that no sink can make rows of.
+//! refuses, entries that no sink can make rows of, and which entries the middle gave up for it.
 //!
 //! One file each, named by sink, queue and place: a replay writes the same file again. It is synced
 //! before the cursor may pass it. The middle took entries as canonical, so one that does not decode
@@ -13,11 +13,13 @@ use std::{
 
 use forebay_ops::make_folder;
 use forebay_wire::{QueueId, Seq};
+use serde::{Deserialize, Serialize};
 
 use super::Letter;
 
 const ROW: &str = ".row.json";
 const ENTRY: &str = ".entry";
+const GAP: &str = ".gap.json";
 /// Added to the name of a letter that was stored after all.
 const DONE: &str = ".done";
 
@@ -39,6 +41,23 @@ pub struct Kept {
     pub kind: KeptKind,
     /// Whether it was stored after all.
     pub done: bool,
+}
+
+/// Entries that were gone from the middle before a sink had stored them: it was detached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Which sink.
+    pub sink: String,
+    /// The middle's queue.
+    pub queue: String,
+    /// The entries above this one...
+    pub after: String,
+    /// ... and up to this one.
+    pub upto: String,
+    /// How many they are, if both numbers are of one epoch; position markers count.
+    pub entries: Option<u64>,
+    /// A range within that was announced before, first and last entry: the store may have it.
+    pub announced: Option<(String, String)>,
 }
 
 /// What a dead letter is.
@@ -72,6 +91,38 @@ impl DeadLetters {
     pub fn keep_row(&self, letter: &Letter) -> io::Result<PathBuf> {
         let bytes = serde_json::to_vec_pretty(letter).map_err(io::Error::other)?;
         self.keep(&format!("{}.{}{ROW}", self.sink, letter.token()), &bytes)
+    }
+
+    /// Keeps a gap; on return it is on the medium.
+    ///
+    /// # Errors
+    /// As [`Self::keep_entry`].
+    pub fn keep_gap(&self, queue: QueueId, after: Seq, gap: &Gap) -> io::Result<PathBuf> {
+        let bytes = serde_json::to_vec_pretty(gap).map_err(io::Error::other)?;
+        self.keep(&format!("{}.{queue}-{:016x}{GAP}", self.sink, after.get()), &bytes)
+    }
+
+    /// All gaps kept in a folder, in the order of their names; one that is not there has none.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or a gap cannot be read.
+    pub fn gaps(folder: &Path) -> io::Result<Vec<Gap>> {
+        let listed = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        let mut paths = Vec::new();
+        for entry in listed {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !name.starts_with('.') && name.ends_with(GAP) {
+                paths.push(path);
+            }
+        }
+        paths.sort_unstable();
+        let read =
+            |path: PathBuf| serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other);
+        paths.into_iter().map(read).collect()
     }
 
     fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {

@@ -28,7 +28,7 @@ use forebay_wire::{QueueId, Seq};
 
 pub use backoff::Backoff;
 pub use buffer::{Limits, RangeBuffer};
-pub use dead_letter::{DeadLetters, Kept, KeptKind};
+pub use dead_letter::{DeadLetters, Gap, Kept, KeptKind};
 pub use letter::{Letter, LetterValue};
 pub use status::{SinkState, SinkStatus};
 pub use task::{Hold, SinkTask, SinkTaskConfig};

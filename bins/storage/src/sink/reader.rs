@@ -3,7 +3,9 @@
 //! It ends when the feed does, or at a drain, after closing the range that is open.
 
 use std::{
-    sync::Arc,
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,7 +14,7 @@ use forebay_ops::Shutdown;
 use forebay_wire::feed::{Pending, Stored};
 
 use super::{
-    Backoff, DeadLetters, Outcome, RangeBuffer, SinkState, SinkStatus,
+    Backoff, DeadLetters, Gap, Outcome, RangeBuffer, SinkState, SinkStatus,
     buffer::State,
     task::{Hold, Stop},
 };
@@ -41,6 +43,8 @@ pub(super) struct Reader<C> {
     /// This sink is to end: read what the middle has, and no more.
     pub(super) drain: Shutdown,
     pub(super) stop: Arc<Stop>,
+    /// Entries up to here are passed over: they are part of a gap.
+    pub(super) passed_over: Seq,
 }
 
 /// A drain as this reader sees it.
@@ -79,9 +83,7 @@ impl<C: Consumer> Reader<C> {
                     }
                 }
                 Ok(Some(FeedEvent::Missed { after, resume })) => {
-                    self.status.missed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let consumer = &self.name;
-                    tracing::error!(%consumer, %after, %resume, "entries were gone before they were stored");
+                    self.missed(queue.unwrap_or(QueueId::new(0)), after, resume);
                 }
                 Ok(Some(event)) => tracing::debug!(?event, "passed over an event"),
                 Err(error) => {
@@ -138,6 +140,7 @@ impl<C: Consumer> Reader<C> {
             tracing::warn!(consumer = %self.name, queue = %opened.queue, "the middle has another queue");
         }
         *queue = Some(opened.queue);
+        self.passed_over = Seq::ZERO;
         let Some(announced) = self.announced(opened) else { return };
         for pending in &announced {
             tracing::info!(consumer = %self.name, first = %pending.start, last = %pending.end,
@@ -187,7 +190,8 @@ impl<C: Consumer> Reader<C> {
     }
 
     fn append(&self, batch: &RecordBatch) {
-        let mut records = batch.iter().peekable();
+        let records = batch.iter().skip_while(|record| record.seq <= self.passed_over);
+        let mut records = records.peekable();
         while !self.stop.is_set() {
             let mut state = self.buffer.lock();
             let mut dead = None;
@@ -230,25 +234,64 @@ impl<C: Consumer> Reader<C> {
     }
 
     fn keep_dead(&self, queue: QueueId, record: &Record<'_>, reason: &str) {
-        let mut backoff = Backoff::default();
         let seq = record.seq;
+        let Some(path) = self.keep(|| self.dead_letters.keep_entry(queue, seq, record.payload))
+        else {
+            return;
+        };
+        self.status.dead_letters.fetch_add(1, Ordering::Relaxed);
+        let path = path.display();
+        tracing::error!(consumer = %self.name, %seq, %path, reason, "set aside an entry that is none");
+    }
+
+    /// The middle gave up entries for this sink: keeps which, and goes on after them.
+    ///
+    /// A range that was announced and cannot be read whole again belongs to the gap, all of it:
+    /// the store may have it, and a part of it under another token could be there twice.
+    fn missed(&mut self, queue: QueueId, after: Seq, resume: Seq) {
+        let announced = self.buffer.give_up(resume);
+        // What was read before is a range of its own: none reaches over a gap.
+        self.seal();
+        let (after, upto) = match announced {
+            Some((first, last)) => (after.min(Seq::new(first.get() - 1)), resume.max(last)),
+            None => (after, resume),
+        };
+        self.passed_over = upto;
+        let entries = (after.epoch() == upto.epoch()).then(|| upto.counter() - after.counter());
+        let gap = Gap {
+            sink: self.name.clone(),
+            queue: queue.to_string(),
+            after: after.to_string(),
+            upto: upto.to_string(),
+            entries,
+            announced: announced.map(|(first, last)| (first.to_string(), last.to_string())),
+        };
+        let Some(path) = self.keep(|| self.dead_letters.keep_gap(queue, after, &gap)) else {
+            return;
+        };
+        self.status.missed.fetch_add(1, Ordering::Relaxed);
+        self.status.missed_entries.fetch_add(entries.unwrap_or(0), Ordering::Relaxed);
+        tracing::error!(consumer = %self.name, %queue, %after, %upto, entries,
+            announced = ?gap.announced, path = %path.display(),
+            "the middle gave up entries for this sink: it goes on after the gap");
+    }
+
+    /// Keeps something on the medium, however long it takes; `None` at a stop.
+    fn keep(&self, mut try_once: impl FnMut() -> io::Result<PathBuf>) -> Option<PathBuf> {
+        let mut backoff = Backoff::default();
         while !self.stop.is_set() {
-            match self.dead_letters.keep_entry(queue, seq, record.payload) {
-                Ok(path) => {
-                    self.status.dead_letters.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let path = path.display();
-                    tracing::error!(consumer = %self.name, %seq, %path, reason, "set aside an entry that is none");
-                    return;
-                }
+            match try_once() {
+                Ok(path) => return Some(path),
                 Err(error) => {
                     let reason = format!("cannot keep a dead letter: {error}");
                     if self.status.set_state(SinkState::Retrying, &reason) {
-                        tracing::warn!(consumer = %self.name, %seq, %error, "cannot keep a dead letter");
+                        tracing::warn!(consumer = %self.name, %error, "cannot keep a dead letter");
                     }
                     self.stop.wait(backoff.wait());
                 }
             }
         }
+        None
     }
 
     fn ended(&self, error: &Error) {

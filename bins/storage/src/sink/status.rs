@@ -56,8 +56,10 @@ pub struct SinkStatus {
     pub retries: AtomicU64,
     /// Entries that were no entries, and rows that the store refused, set aside.
     pub dead_letters: AtomicU64,
-    /// Entries that were gone from the middle before this sink had them.
+    /// Times that entries were gone from the middle before this sink had them.
     pub missed: AtomicU64,
+    /// How many entries, as far as their numbers tell.
+    pub missed_entries: AtomicU64,
     received: AtomicU64,
     committed: AtomicU64,
     /// When the middle took the first entry that is not committed; 0 if there is none.

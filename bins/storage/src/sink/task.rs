@@ -73,6 +73,7 @@ impl SinkTask {
             hold: hold.clone(),
             drain: drain.clone(),
             stop: stop.clone(),
+            passed_over: forebay_link::Seq::ZERO,
         };
         let writer = Writer {
             name: name.clone(),

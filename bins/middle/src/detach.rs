@@ -1,0 +1,267 @@
+//! Consumers that are left behind rather than hold the log, once it is nearly full.
+//!
+//! Most consumers hold what they have not committed: the log fills, fronts get no more credit, and
+//! nothing is lost. One that the configuration calls detachable gives way: when seven eighths of
+//! the log are used, its cursor moves past the oldest entries, as far as it takes to use three
+//! quarters. Only what makes room is given up: nothing, if another consumer holds the same space.
+//!
+//! The order: the gap is written down (`gaps`), then the cursor moves, durably. What the consumer
+//! itself has committed stays in its note, so it asks for what is gone when it comes back, is told
+//! that it is, and keeps the gap on its own side before it goes on.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use forebay_link::{ConsumerState, Seq};
+use forebay_ops::{Shutdown, fatal, thread};
+use forebay_queue::{Error, Queue, Reader, Seq as LogSeq};
+use hashbrown::HashMap;
+
+use crate::{
+    clock::wall_us,
+    consumers::PREFIX,
+    gaps::{Gap, Gaps, Lost},
+};
+
+/// Eighths of the log that are used when a consumer is detached: fronts are refused at fifteen
+/// sixteenths.
+const FULL_EIGHTHS: u64 = 7;
+/// Eighths that are used after that.
+const ROOM_EIGHTHS: u64 = 6;
+/// How often it is looked; at 100 MB/s that is 5 MB between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Pause after a gap that could not be written down.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Entries and bytes stepped over at a time.
+const STEP_ENTRIES: usize = 1024;
+const STEP_BYTES: usize = 1 << 20;
+/// What an entry takes in the ring besides its payload, with the padding.
+const ENTRY_BYTES: u64 = 36;
+
+/// The durable readers of the log, by consumer; shared by who serves and who detaches them.
+pub(crate) type Readers = Arc<Mutex<HashMap<String, Reader>>>;
+
+/// Locks the readers.
+pub(crate) fn lock_readers(readers: &Readers) -> MutexGuard<'_, HashMap<String, Reader>> {
+    readers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who may be left behind, and who was.
+#[derive(Debug)]
+pub(crate) struct Detachable {
+    log: Queue,
+    names: Vec<String>,
+    readers: Readers,
+    gaps: Mutex<Gaps>,
+}
+
+/// How a detachable consumer stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub consumer: String,
+    /// It has not come back to what is left of the log.
+    pub detached: bool,
+    pub lost: Lost,
+    /// Its latest gap.
+    pub latest: Option<Gap>,
+}
+
+impl Detachable {
+    /// Who may be left behind; moves cursors that a process which died had written gaps for.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub(crate) fn open(
+        log: &Queue,
+        names: &[String],
+        readers: Readers,
+        gaps: Gaps,
+    ) -> Result<Self, Error> {
+        for gap in gaps.all().iter().filter(|gap| gap.queue == log.id().to_string()) {
+            let upto = LogSeq::from_u64(gap.upto_seq);
+            let mut readers = lock_readers(&readers);
+            let Some(reader) = readers.get_mut(&gap.consumer) else { continue };
+            // Beyond the log's end only if a power cut took back what was given up.
+            if reader.cursor() < upto && upto <= log.durable() {
+                tracing::warn!(consumer = gap.consumer, upto = gap.upto, "completing a gap");
+                let note = noted(reader);
+                reader.commit_durable(upto, Some(&note))?;
+            }
+        }
+        Ok(Self { log: log.clone(), names: names.to_vec(), readers, gaps: Mutex::new(gaps) })
+    }
+
+    /// How each of them stands.
+    pub(crate) fn standings(&self) -> Vec<Standing> {
+        let gaps = self.lock_gaps();
+        let readers = lock_readers(&self.readers);
+        let mut names: Vec<&String> = self.names.iter().collect();
+        names.extend(gaps.all().iter().map(|gap| &gap.consumer));
+        names.sort_unstable();
+        names.dedup();
+        let standing = |name: &String| Standing {
+            consumer: name.clone(),
+            detached: readers.get(name).is_some_and(is_detached),
+            lost: gaps.lost(name),
+            latest: gaps.latest(name).cloned(),
+        };
+        names.into_iter().map(standing).collect()
+    }
+
+    fn lock_gaps(&self) -> MutexGuard<'_, Gaps> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Detaches who holds the log, if that makes room.
+    ///
+    /// # Errors
+    /// A gap cannot be written down: nothing was given up.
+    fn look(&self) -> io::Result<()> {
+        let stat = self.log.stat();
+        let eighth = stat.capacity_bytes / 8;
+        if stat.used_bytes < eighth * FULL_EIGHTHS {
+            return Ok(());
+        }
+        let name_of = |reader: &str| -> Option<&String> {
+            let name = reader.strip_prefix(PREFIX)?;
+            self.names.iter().find(|known| *known == name)
+        };
+        let holding = stat.readers.iter().filter(|reader| name_of(&reader.name).is_none());
+        let held = holding.map(|reader| reader.pending_bytes).max().unwrap_or(0);
+        let target = held.max(eighth * ROOM_EIGHTHS);
+        if target >= eighth * FULL_EIGHTHS {
+            // Others hold the same space.
+            return Ok(());
+        }
+        for reader in &stat.readers {
+            if let Some(name) = name_of(&reader.name)
+                && reader.pending_bytes > target
+            {
+                self.detach(name, reader.pending_bytes - target)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a consumer's cursor past so many bytes of the log.
+    fn detach(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let mut readers = lock_readers(&self.readers);
+        let Some(reader) = readers.get_mut(name) else { return Ok(()) };
+        let (upto, entries, passed) = match step_over(reader, bytes) {
+            Ok(Some(stepped)) => stepped,
+            Ok(None) => return Ok(()),
+            Err(error) => fatal(format_args!("the log failed: {error}")),
+        };
+        let grows = is_detached(reader);
+        let now_us = wall_us();
+        let state = ConsumerState::from_note(&noted(reader)).unwrap_or_default();
+        let gap = Gap {
+            consumer: name.to_owned(),
+            queue: self.log.id().to_string(),
+            after: state.committed.to_string(),
+            upto: upto.to_string(),
+            upto_seq: upto.get(),
+            entries,
+            bytes: passed,
+            since_us: now_us,
+            until_us: now_us,
+        };
+        let after = gap.after.clone();
+        self.lock_gaps().add(gap, grows)?;
+        let note = noted(reader);
+        if let Err(error) = reader.commit_durable(upto, Some(&note)) {
+            fatal(format_args!("the log failed: {error}"));
+        }
+        if grows {
+            tracing::warn!(consumer = name, %upto, entries, bytes = passed, "a detached consumer is left further behind");
+        } else {
+            tracing::error!(consumer = name, queue = %self.log.id(), after, %upto, entries, bytes = passed,
+                "the log is full: a consumer is detached, it will not get these entries");
+        }
+        Ok(())
+    }
+}
+
+/// Steps over entries from the cursor on; the last one, how many, and their bytes in the log.
+fn step_over(reader: &mut Reader, bytes: u64) -> Result<Option<(LogSeq, u64, u64)>, Error> {
+    let cursor = reader.cursor();
+    reader.rewind(cursor)?;
+    let mut stepped = None;
+    let (mut entries, mut passed) = (0, 0);
+    while passed < bytes {
+        let batch = reader.peek(STEP_ENTRIES, STEP_BYTES)?;
+        let Some(last) = batch.iter().last().map(|entry| entry.seq) else { break };
+        entries += batch.len() as u64;
+        passed += batch.iter().map(|entry| entry.payload.len() as u64 + ENTRY_BYTES).sum::<u64>();
+        stepped = Some((last, entries, passed));
+        batch.advance();
+    }
+    Ok(stepped)
+}
+
+/// Whether a consumer's cursor was moved beyond what it has committed itself.
+fn is_detached(reader: &Reader) -> bool {
+    let committed = ConsumerState::from_note(&reader.note()).map(|state| state.committed);
+    committed
+        .is_some_and(|committed| committed != Seq::ZERO && committed.get() < reader.cursor().get())
+}
+
+/// A consumer's note as it is when it is detached: one that never committed is told of what it
+/// never saw too, by a number that no entry has.
+fn noted(reader: &Reader) -> Vec<u8> {
+    let note = reader.note();
+    let Some(mut state) = ConsumerState::from_note(&note) else { return note };
+    if state.committed != Seq::ZERO {
+        return note;
+    }
+    state.committed = Seq::new(reader.cursor().get().max(1));
+    state.to_note()
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub(crate) struct Detacher {
+    end: Shutdown,
+    thread: Option<JoinHandle<()>>,
+    /// For those who ask how consumers stand, also where none may be detached.
+    _detachable: Arc<Detachable>,
+}
+
+impl Detacher {
+    /// Starts the thread; none if nobody may be detached.
+    ///
+    /// # Errors
+    /// The system gave no thread.
+    pub(crate) fn start(detachable: Arc<Detachable>) -> io::Result<Self> {
+        let end = Shutdown::new();
+        if detachable.names.is_empty() {
+            return Ok(Self { end, thread: None, _detachable: detachable });
+        }
+        let (ended, kept) = (end.clone(), Arc::clone(&detachable));
+        let thread = thread::spawn("detach", move || {
+            let mut pause = LOOK_EVERY;
+            while !ended.wait_timeout(pause) {
+                pause = LOOK_EVERY;
+                if let Err(error) = detachable.look() {
+                    tracing::error!(%error, "a gap cannot be written down: the log stays full");
+                    pause = RETRY_AFTER;
+                }
+            }
+        })?;
+        Ok(Self { end, thread: Some(thread), _detachable: kept })
+    }
+}
+
+impl Drop for Detacher {
+    fn drop(&mut self) {
+        self.end.begin("nobody is detached any more");
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has ended the process already.
+            let _ = thread.join();
+        }
+    }
+}

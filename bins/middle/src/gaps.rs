@@ -1,0 +1,183 @@
+//! What detached consumers were left without, kept in a file beside the log.
+//!
+//! A line of JSON a gap: which consumer, which entries of which log. It is written and synced
+//! **before** the cursor moves, so that no entry is reclaimed that a required consumer has not
+//! committed and nothing names. A process that dies in between finds at the next start a gap that
+//! reaches beyond the cursor, and moves the cursor after it.
+//!
+//! A gap that grows is one line: the file is written anew and renamed, and holds the latest
+//! [`GAPS_MAX`]. Not here: when a consumer is detached (`detach`).
+
+use std::{
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Gaps that are kept; of those before, only the counters.
+const GAPS_MAX: usize = 1000;
+/// Their file in the middle's directory.
+const FILE: &str = "gaps.jsonl";
+
+/// Entries that a consumer was left without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gap {
+    /// The consumer.
+    pub consumer: String,
+    /// The log's queue id.
+    pub queue: String,
+    /// The entries above this one...
+    pub after: String,
+    /// ... and up to this one.
+    pub upto: String,
+    /// The same as a number, for comparing.
+    pub upto_seq: u64,
+    /// How many there were, position markers among them.
+    pub entries: u64,
+    /// Bytes they took in the log.
+    pub bytes: u64,
+    /// When the first was given up, microseconds since the Unix epoch.
+    pub since_us: u64,
+    /// When the last was.
+    pub until_us: u64,
+}
+
+/// What all gaps of a consumer come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub entries: u64,
+    pub bytes: u64,
+}
+
+/// The gaps of one middle.
+#[derive(Debug)]
+pub(crate) struct Gaps {
+    path: PathBuf,
+    known: Vec<Gap>,
+}
+
+impl Gaps {
+    /// Reads the file in a directory; without one there are no gaps.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds something else: do not start, or gaps would be forgotten.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let path = dir.join(FILE);
+        let named = |error: String| io::Error::other(format!("{}: {error}", path.display()));
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(|error| named(error.to_string()))?,
+        };
+        let lines = text.lines().enumerate();
+        let known = lines.map(|(number, line)| {
+            serde_json::from_str(line)
+                .map_err(|error| named(format!("line {}: {error}", number + 1)))
+        });
+        let known = known.collect::<io::Result<_>>()?;
+        Ok(Self { path, known })
+    }
+
+    /// The gaps, oldest first.
+    pub(crate) fn all(&self) -> &[Gap] {
+        &self.known
+    }
+
+    /// The latest gap of a consumer.
+    pub(crate) fn latest(&self, consumer: &str) -> Option<&Gap> {
+        self.known.iter().rev().find(|gap| gap.consumer == consumer)
+    }
+
+    /// What a consumer was left without in all.
+    pub(crate) fn lost(&self, consumer: &str) -> Lost {
+        let of_it = self.known.iter().filter(|gap| gap.consumer == consumer);
+        of_it.fold(Lost::default(), |sum, gap| Lost {
+            entries: sum.entries + gap.entries,
+            bytes: sum.bytes + gap.bytes,
+        })
+    }
+
+    /// Adds a gap, or to the latest one of the consumer if `grows`; on the medium on return.
+    ///
+    /// # Errors
+    /// It cannot be written: the cursor must not move.
+    pub(crate) fn add(&mut self, gap: Gap, grows: bool) -> io::Result<()> {
+        let mut known = self.known.clone();
+        let latest = known.iter_mut().rev().find(|latest| latest.consumer == gap.consumer);
+        match latest.filter(|_| grows) {
+            Some(latest) => {
+                (latest.upto, latest.upto_seq) = (gap.upto, gap.upto_seq);
+                latest.entries += gap.entries;
+                latest.bytes += gap.bytes;
+                latest.until_us = gap.until_us;
+            }
+            None => known.push(gap),
+        }
+        if known.len() > GAPS_MAX {
+            known.remove(0);
+        }
+        let mut text = String::new();
+        for gap in &known {
+            text.push_str(&serde_json::to_string(gap).map_err(io::Error::other)?);
+            text.push('\n');
+        }
+        let unfinished = self.path.with_extension("tmp");
+        let mut file = fs::File::create(&unfinished)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
+        fs::rename(&unfinished, &self.path)?;
+        if let Some(dir) = self.path.parent() {
+            fs::File::open(dir)?.sync_all()?;
+        }
+        self.known = known;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gap(consumer: &str, after: u64, upto: u64) -> Gap {
+        Gap {
+            consumer: consumer.to_owned(),
+            queue: "q".to_owned(),
+            after: after.to_string(),
+            upto: upto.to_string(),
+            upto_seq: upto,
+            entries: upto - after,
+            bytes: 10 * (upto - after),
+            since_us: after,
+            until_us: upto,
+        }
+    }
+
+    #[test]
+    fn gaps_are_read_back_and_one_that_grows_stays_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut gaps = Gaps::open(dir.path()).expect("none yet");
+        gaps.add(gap("a", 0, 10), false).expect("kept");
+        gaps.add(gap("b", 5, 7), false).expect("kept");
+        gaps.add(gap("a", 10, 30), true).expect("kept");
+        gaps.add(gap("a", 50, 51), false).expect("kept");
+        let again = Gaps::open(dir.path()).expect("read");
+        assert_eq!(again.all(), gaps.all());
+        assert_eq!(again.all().len(), 3);
+        assert_eq!(again.all()[0].upto_seq, 30);
+        assert_eq!(again.lost("a"), Lost { entries: 31, bytes: 310 });
+        assert_eq!(again.latest("b"), Some(&gap("b", 5, 7)));
+        assert_eq!(again.lost("c"), Lost::default());
+        for number in 0..2 * GAPS_MAX as u64 {
+            gaps.add(gap("c", number, number + 1), false).expect("kept");
+        }
+        assert_eq!(Gaps::open(dir.path()).expect("read").all().len(), GAPS_MAX);
+    }
+
+    #[test]
+    fn a_file_that_is_none_of_ours_is_refused_by_name_and_line() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join(FILE), "nonsense\n").expect("written");
+        let error = Gaps::open(dir.path()).expect_err("refused").to_string();
+        assert!(error.contains(FILE) && error.contains("line 1"), "{error}");
+    }
+}
