@@ -104,11 +104,27 @@ impl Default for Middle {
 }
 
 /// The way to the middles.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Feed {
     /// Mutual TLS to the feed and fetch ports of all middles. Off while `certificate` is empty.
     pub tls: MutualTls,
+    /// Bytes that a middle's log grows by in a second at most, as planned: no store may then hold
+    /// back more than half of `ring`. `0B`: not stated, and not checked.
+    pub peak_rate: ByteSize,
+    /// What the smallest middle's log holds, its `queue.capacity`.
+    pub ring: ByteSize,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            tls: MutualTls::default(),
+            peak_rate: ByteSize::new(0),
+            // The middle's default.
+            ring: ByteSize::mib(256),
+        }
+    }
 }
 
 /// REST, live feed and web page.
@@ -294,6 +310,7 @@ impl Validate for Config {
             faults.check(fits, "tls.certificate", "TLS is for tcp:// only");
             faults.within("tls", |faults| tls.validate(faults));
         });
+        self.validate_hold_backs(faults);
         let stores = [
             self.lake.enabled,
             self.clickhouse.enabled,
@@ -338,6 +355,50 @@ impl Validate for Config {
             }
             faults.check(self.live.buffer >= BUFFER_MIN, "buffer", "must be at least 256KiB");
         });
+    }
+}
+
+impl Config {
+    /// Checks that what stores hold back fits the middle's ring at the stated rate: more would push
+    /// back on devices in ordinary operation.
+    fn validate_hold_backs(&self, faults: &mut Faults) {
+        let (rate, half) = (self.feed.peak_rate.get(), self.feed.ring.get() / 2);
+        if rate == 0 {
+            return;
+        }
+        let nothing = Duration::from_secs(0);
+        for (store, enabled, hold_back, flush) in [
+            ("lake", self.lake.enabled, nothing, &self.lake.flush),
+            ("clickhouse", self.clickhouse.enabled, nothing, &self.clickhouse.flush),
+            ("postgres", self.postgres.enabled, nothing, &self.postgres.flush),
+            (
+                "remote_write",
+                self.remote_write.enabled,
+                self.remote_write.hold_back,
+                &self.remote_write.flush,
+            ),
+            ("redis", self.redis.enabled, self.redis.hold_back, &self.redis.flush),
+        ] {
+            if !enabled {
+                continue;
+            }
+            let of = |span: Duration| (span.as_secs_f64() * rate as f64) as u64;
+            // A range is closed by its age or by what it holds, and then held back.
+            let open = of(flush.age).min(flush.outstanding.get());
+            let held = of(hold_back).saturating_add(open);
+            let key = if hold_back.is_zero() { "flush.outstanding" } else { "hold_back" };
+            faults.check(
+                held <= half,
+                &format!("{store}.{key}"),
+                format!(
+                    "keeps {} of the middle's log at feed.peak_rate of {} a second, more than half \
+                     of feed.ring, {}: shorten it, or enlarge the middle's queue.capacity",
+                    ByteSize::new(held),
+                    self.feed.peak_rate,
+                    self.feed.ring
+                ),
+            );
+        }
     }
 }
 
@@ -404,5 +465,29 @@ mod tests {
             "live.clients_max",
         ];
         assert_eq!(faults(&config), expected);
+    }
+    #[test]
+    fn a_hold_back_that_takes_more_than_half_of_the_ring_at_the_peak_rate_is_refused() {
+        let mut config = Config::default();
+        config.remote_write.enabled = true;
+        // 30 s and an age of 2 s: 4 MB/s is 128 MB, a little less than half of 256 MiB.
+        config.feed.peak_rate = ByteSize::new(4_000_000);
+        assert_eq!(faults(&config), Vec::<String>::new());
+        config.feed.peak_rate = ByteSize::new(4_300_000);
+        assert_eq!(faults(&config), ["remote_write.hold_back"]);
+        config.feed.ring = ByteSize::mib(512);
+        assert_eq!(faults(&config), Vec::<String>::new());
+        config.remote_write.enabled = false;
+        config.feed.ring = ByteSize::mib(64);
+        // A range of up to 64 MiB must not be waited for in a ring of as much.
+        config.feed.peak_rate = ByteSize::mib(10);
+        assert_eq!(faults(&config), ["lake.flush.outstanding"]);
+        config.lake.flush.outstanding = ByteSize::mib(16);
+        assert_eq!(faults(&config), Vec::<String>::new());
+        let mut told = Faults::default();
+        config.lake.flush.outstanding = ByteSize::mib(64);
+        config.validate(&mut told);
+        let reason = told.found()[0].message.clone();
+        assert!(reason.contains("feed.ring") && reason.contains("64MiB"), "{reason}");
     }
 }
