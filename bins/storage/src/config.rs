@@ -4,12 +4,14 @@ mod clickhouse;
 mod lake;
 mod postgres;
 mod redis;
+mod registry;
 mod remote_write;
 
 pub use self::clickhouse::{Clickhouse, Partition, Retention};
 pub use self::lake::{Compaction, Lake, LakeRetention};
 pub use self::postgres::Postgres;
 pub use self::redis::Redis;
+pub use self::registry::{Registry, RegistryTable};
 pub use remote_write::RemoteWrite;
 
 use std::{
@@ -184,15 +186,6 @@ impl Default for Admin {
     }
 }
 
-/// The device registry.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Registry {
-    /// Its files, TOML or CSV by the end of their names; together they are one registry. Read again
-    /// when they change; none: nothing is known of devices.
-    pub files: Vec<PathBuf>,
-}
-
 /// When a range is closed: at the first of these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -335,6 +328,7 @@ impl Validate for Config {
             }
         });
         faults.within("auth", |faults| self.auth.validate(faults));
+        faults.within("registry", |faults| self.registry.validate(faults));
         faults.within("lake", |faults| self.lake.validate(faults));
         faults.within("clickhouse", |faults| self.clickhouse.validate(faults));
         faults.within("postgres", |faults| self.postgres.validate(faults));

@@ -15,6 +15,8 @@ use forebay_ops::{
 };
 use forebay_wire::live::{LastValue, LiveReading};
 
+use crate::{config, tier::StartError};
+
 /// The registry in force; cheap to clone, all clones are one. Empty until one is set.
 #[derive(Debug, Clone, Default)]
 pub struct Current(Arc<RwLock<Arc<Registry>>>);
@@ -33,12 +35,44 @@ impl Current {
     }
 }
 
+/// What keeps the registry in force up to date while it is held.
+pub(crate) enum Follows {
+    /// Files.
+    Files { _watched: Watched<Registry> },
+    /// A table.
+    #[cfg(feature = "postgres")]
+    Table { _follower: crate::postgres::RegistryFollower },
+}
+
+/// Reads the registry into `current`, and follows it for as long as what is returned is held; none
+/// if there is no registry.
+///
+/// # Errors
+/// Files cannot be read, or hold no registry; a table cannot be followed. A later fault keeps the
+/// version before it.
+pub(crate) fn follow(
+    settings: &config::Registry,
+    current: &Current,
+    metrics: &Metrics,
+) -> Result<Option<Follows>, StartError> {
+    #[cfg(feature = "postgres")]
+    if settings.table.enabled {
+        let follower = crate::postgres::RegistryFollower::start(&settings.table, current, metrics)?;
+        return Ok(Some(Follows::Table { _follower: follower }));
+    }
+    if settings.files.is_empty() {
+        return Ok(None);
+    }
+    let watched = follow_files(&settings.files, current, metrics)?;
+    Ok(Some(Follows::Files { _watched: watched }))
+}
+
 /// Reads the registry from files into `current`, and follows them for as long as what is returned
 /// is held.
 ///
 /// # Errors
 /// The files cannot be read, or hold no registry. A later fault keeps the version before it.
-pub fn follow(
+pub fn follow_files(
     files: &[PathBuf],
     current: &Current,
     metrics: &Metrics,

@@ -15,7 +15,6 @@ use forebay_ops::{
     admin::{Admin, AdminServer},
     drain::{self, Drain, Remains, TokenSource},
     make_folder,
-    reload::Watched,
     thread,
     tier::{TierError, until_drained},
     tls::TlsServer,
@@ -33,7 +32,7 @@ use crate::{
     live::{BufferLimits, Follower, FollowerConfig, Hub, LiveFeed},
     metrics,
     read::LakeFiles,
-    registry::{Current, follow},
+    registry::{Current, Follows, follow},
     sink::{Hold, RangeBuffer, SinkStatus, SinkTask},
     sinks::{self, Sinks},
 };
@@ -186,8 +185,8 @@ pub struct Running {
     hub: Option<Arc<Hub>>,
     keeper: Option<Keeper>,
     caretaker: Option<Caretaker>,
-    /// Follows the registry's files while it is held.
-    _registry: Option<Watched<forebay_model::registry::Registry>>,
+    /// Follows the registry while it is held.
+    _registry: Option<Follows>,
     /// Readers that may still come, and how many that was at the start.
     clients: (Arc<Semaphore>, usize),
     http: Server,
@@ -222,11 +221,7 @@ pub fn start(
     let link = FeedLink::open(&config.feed, &Metrics::new(registry))?;
     let lake = open_lake(&config)?;
     let known = Current::default();
-    let watched = if config.registry.files.is_empty() {
-        None
-    } else {
-        Some(follow(&config.registry.files, &known, &Metrics::new(registry))?)
-    };
+    let watched = follow(&config.registry, &known, &Metrics::new(registry))?;
     let mut context = sinks::Context {
         config: &config,
         metrics: registry,

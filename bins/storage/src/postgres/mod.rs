@@ -11,6 +11,7 @@
 //! | `schema` | tables, their migrations, and the partitions that rows fall into |
 //! | `encode` | rows in the binary form of COPY |
 //! | `connection` | connecting, and the transaction |
+//! | `registry` | the device registry from a table, no part of the sink |
 //! | `classify` | what an error means to the sink |
 //!
 //! Documented, with the questions to ask it, in docs/stores.md.
@@ -18,6 +19,7 @@
 mod classify;
 mod connection;
 mod encode;
+mod registry;
 mod schema;
 
 use std::time::Duration;
@@ -27,6 +29,8 @@ use crate::{
     rows::Rows,
     sink::{Durability, EncodeError, Encoded, Idempotency, Outcome, Sending, Sink, Token},
 };
+
+pub(crate) use registry::RegistryFollower;
 
 use classify::Failure;
 use connection::Connection;

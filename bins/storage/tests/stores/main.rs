@@ -22,5 +22,6 @@ mod independence;
 mod postgres;
 mod process;
 mod redis;
+mod registry_table;
 mod remote_write;
 mod storm;
