@@ -1,17 +1,21 @@
 //! The whole path on one machine: simulated devices, front, middle, storage, Parquet lake.
 //!
-//! `cargo bench -p forebay-benches --bench pipeline [-- --json --seconds 5 --rounds 3 --devices 200 --dir D]`
+//! `cargo bench -p forebay-benches --bench pipeline [-- --json --seconds 5 --rounds 3 --devices 200
+//! --durability disk --window 64 --dir D]`
 //!
 //! Messages of 256 bytes in CBOR over real WebSockets, each durability level, windows of 1 and 64
 //! messages a device. The rate is from the first message sent to the last one stored, so nothing
-//! that is still queued counts. CPU time is that of the whole process without the fleet's threads:
-//! all three tiers. Each run ends with a comparison of what was acknowledged with what is stored;
-//! a figure of a run that lost or doubled anything is worth nothing, and the bench fails.
+//! that is still queued counts. The three tiers run in a process of their own, a new one for each
+//! run: its CPU time and private memory are theirs alone. Each run ends with a comparison of what was
+//! acknowledged with what is stored; a figure of a run that lost or doubled anything is worth
+//! nothing, and the bench fails.
 //!
 //! What it cannot show: a network, and disks with another cost of a sync.
 
 use std::{
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,10 +36,17 @@ use rustix::time::{ClockId, clock_gettime};
 
 const MESSAGE_BYTES: usize = 256;
 const END_WITHIN: Duration = Duration::from_secs(60);
+/// How long the tiers are looked at before the first device comes.
+const IDLE_FOR: Duration = Duration::from_secs(1);
+/// First argument of the process that is the tiers.
+const TIERS: &str = "tiers";
 /// How often a queue that empties is looked at, and memory.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What a Kafka/MQTT design of the same shape reported on three machines of two CPUs each.
 const KAFKA_MQTT_PER_SECOND: f64 = 370.0;
+/// Private memory of all tiers together, with default settings: 100 and 150 MB.
+const MIB_IDLE: f64 = 100e6 / 1048576.0;
+const MIB_LOADED: f64 = 150e6 / 1048576.0;
 /// A thousand times that is what we aim at.
 const GOAL_PER_SECOND: f64 = 1000.0 * KAFKA_MQTT_PER_SECOND;
 
@@ -44,6 +55,9 @@ struct Options {
     /// Runs of which the median is taken.
     rounds: usize,
     devices: u32,
+    /// One of the levels, one of the windows; none is both.
+    durability: Option<String>,
+    window: Option<u32>,
     dir: Option<PathBuf>,
     json: bool,
 }
@@ -55,16 +69,22 @@ struct Figures {
     fleet_cpu_seconds_per_million: f64,
     ack_p50_us: f64,
     ack_p99_us: f64,
-    /// Largest private memory of the process, fleet included.
-    rss_anon_mib: f64,
+    /// Largest private memory of the tiers before there was a device, and under load.
+    idle_mib: f64,
+    loaded_mib: f64,
 }
 
 fn main() -> Result<()> {
     logs::init_with(logs::Format::Text, "error")?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [TIERS, dir, durability] = &*arguments.iter().map(String::as_str).collect::<Vec<_>>() {
+        return serve(Path::new(dir), durability);
+    }
     let options = options()?;
     let report = Report { json: options.json };
-    for durability in ["process", "disk"] {
-        for window in [1, 64] {
+    let is_wanted = |durability| options.durability.as_deref().is_none_or(|it| it == durability);
+    for durability in ["process", "disk"].into_iter().filter(|it| is_wanted(*it)) {
+        for window in [1, 64].into_iter().filter(|it| options.window.is_none_or(|one| one == *it)) {
             let runs: Vec<Figures> = (0..options.rounds)
                 .map(|_| measure(&options, durability, window))
                 .collect::<Result<_>>()?;
@@ -92,8 +112,9 @@ fn main() -> Result<()> {
             );
             add("ack p50", |run| run.ack_p50_us, "us", Goal::None);
             add("ack p99", |run| run.ack_p99_us, "us", Goal::None);
-            // Of the whole process: what earlier runs' checks took is in it, so that no goal applies.
-            add("RssAnon", |run| run.rss_anon_mib, "MiB", Goal::None);
+            add("RssAnon of the tiers, idle", |run| run.idle_mib, "MiB", Goal::AtMost(MIB_IDLE));
+            let loaded = Goal::AtMost(MIB_LOADED);
+            add("RssAnon of the tiers, loaded", |run| run.loaded_mib, "MiB", loaded);
             add(
                 "beside a Kafka/MQTT design's 370/s",
                 |run| run.messages_per_second / KAFKA_MQTT_PER_SECOND,
@@ -106,7 +127,15 @@ fn main() -> Result<()> {
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { seconds: 5.0, rounds: 3, devices: 200, dir: None, json: false };
+    let mut options = Options {
+        seconds: 5.0,
+        rounds: 3,
+        devices: 200,
+        durability: None,
+        window: None,
+        dir: None,
+        json: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
@@ -117,6 +146,8 @@ fn options() -> Result<Options> {
             "--seconds" => options.seconds = value()?.parse()?,
             "--rounds" => options.rounds = value()?.parse()?,
             "--devices" => options.devices = value()?.parse()?,
+            "--durability" => options.durability = Some(value()?),
+            "--window" => options.window = Some(value()?.parse()?),
             "--dir" => options.dir = Some(value()?.into()),
             other => bail!("unknown argument {other}"),
         }
@@ -190,6 +221,79 @@ impl Tiers {
     }
 }
 
+/// The tiers' process: tells where devices go, then answers one question a line.
+fn serve(dir: &Path, durability: &str) -> Result<()> {
+    let tiers = Tiers::start(dir, durability)?;
+    println!("{}", tiers.front.addresses().ingest);
+    for line in std::io::stdin().lines() {
+        match line?.as_str() {
+            "cpu" => println!("{}", cpu()),
+            "empty" => println!("{}", tiers.is_empty()),
+            _ => break,
+        }
+    }
+    tiers.end()?;
+    println!("ended");
+    Ok(())
+}
+
+/// The tiers, seen from outside.
+struct TiersProcess {
+    child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    ingest: String,
+}
+
+impl TiersProcess {
+    fn start(dir: &Path, durability: &str) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(TIERS).arg(dir).arg(durability);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let questions = child.stdin.take().context("its standard input")?;
+        let answers = BufReader::new(child.stdout.take().context("its standard output")?);
+        let mut tiers = Self { child, questions, answers, ingest: String::new() };
+        tiers.ingest = tiers.answer()?;
+        Ok(tiers)
+    }
+
+    fn ask(&mut self, question: &str) -> Result<String> {
+        writeln!(self.questions, "{question}")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        ensure!(self.answers.read_line(&mut line)? > 0, "the tiers have ended");
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Private memory.
+    fn rss_anon_mib(&self) -> f64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap_or_default();
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());
+        kib.unwrap_or(f64::INFINITY) / 1024.0
+    }
+
+    fn end(mut self) -> Result<()> {
+        ensure!(self.ask("end")? == "ended", "the tiers did not end");
+        ensure!(self.child.wait()?.success(), "the tiers failed");
+        Ok(())
+    }
+}
+
+impl Drop for TiersProcess {
+    fn drop(&mut self) {
+        // Where a run failed; otherwise it has ended, and there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The sum of a gauge over its labels.
 fn gauge(registry: &Registry, name: &str) -> f64 {
     registry
@@ -206,33 +310,40 @@ fn measure(options: &Options, durability: &str, window: u32) -> Result<Figures> 
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
-    let tiers = Tiers::start(folder.path(), durability)?;
+    let mut tiers = TiersProcess::start(folder.path(), durability)?;
+    let largest = |most: f64, tiers: &TiersProcess| most.max(tiers.rss_anon_mib());
+    let (mut idle_mib, mut loaded_mib) = (0.0, 0.0);
+    let began = Instant::now();
+    while began.elapsed() < IDLE_FOR {
+        std::thread::sleep(LOOK_EVERY);
+        idle_mib = largest(idle_mib, &tiers);
+    }
     let script = Arc::new(Script::new(builtin(), MESSAGE_BYTES, 1));
     let journal = Arc::new(Journal::default());
     let plan = Plan {
-        fronts: vec![format!("ws://{}", tiers.front.addresses().ingest)],
+        fronts: vec![format!("ws://{}", tiers.ingest)],
         devices: options.devices,
         rate: None,
         window,
         ..Plan::default()
     };
-    let cpu_before = cpu();
+    let cpu_before: f64 = tiers.ask("cpu")?.parse()?;
     let started = Instant::now();
     let fleet = Fleet::start(plan, Arc::clone(&script), Arc::clone(&journal))?;
-    let mut rss: f64 = 0.0;
     while started.elapsed().as_secs_f64() < options.seconds {
         std::thread::sleep(LOOK_EVERY);
-        rss = rss.max(rss_anon_mib());
+        loaded_mib = largest(loaded_mib, &tiers);
     }
     fleet.stop_sending();
     ensure!(fleet.wait_acked(END_WITHIN), "acks are missing");
-    while !tiers.is_empty() {
+    while tiers.ask("empty")? != "true" {
         ensure!(started.elapsed().as_secs_f64() < options.seconds + 60.0, "queues do not empty");
         std::thread::sleep(LOOK_EVERY);
+        loaded_mib = largest(loaded_mib, &tiers);
     }
     let seconds = started.elapsed().as_secs_f64();
     let Summary { p50_us, p99_us, .. } = fleet.latency();
-    let spent = cpu() - cpu_before;
+    let spent = tiers.ask("cpu")?.parse::<f64>()? - cpu_before;
     let ending = fleet.end();
     tiers.end()?;
     let records = journal.records();
@@ -247,11 +358,12 @@ fn measure(options: &Options, durability: &str, window: u32) -> Result<Figures> 
     let millions = messages as f64 / 1e6;
     Ok(Figures {
         messages_per_second: messages as f64 / seconds,
-        tiers_cpu_seconds_per_million: (spent - ending.cpu_seconds) / millions,
+        tiers_cpu_seconds_per_million: spent / millions,
         fleet_cpu_seconds_per_million: ending.cpu_seconds / millions,
         ack_p50_us: p50_us as f64,
         ack_p99_us: p99_us as f64,
-        rss_anon_mib: rss,
+        idle_mib,
+        loaded_mib,
     })
 }
 
@@ -259,14 +371,4 @@ fn measure(options: &Options, durability: &str, window: u32) -> Result<Figures> 
 fn cpu() -> f64 {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
-}
-
-/// Private memory of this process.
-fn rss_anon_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kib.unwrap_or(0.0) / 1024.0
 }

@@ -1,9 +1,9 @@
 //! The queue against its floor, which is memory copy, CRC-32C and store into the same kind of
 //! mapping, and against other people's queues.
 //!
-//! `cargo bench -p forebay-benches [--features peers] --bench queue [-- --json --quick --only PART]`. Every figure is
-//! the median of several rounds, and a ratio where there is something to compare with in the same
-//! run. `FOREBAY_BENCH_DIR` names the directory on ext4 or xfs; default: `target/bench-queue`.
+//! `cargo bench -p forebay-benches [--features peers] --bench queue [-- --json --quick --only PART]`.
+//! Every figure is the median of several rounds, and a ratio where there is something to compare
+//! with in the same run. A part is a function here, as `appends` or `hop`. `FOREBAY_BENCH_DIR` names the directory on ext4 or xfs; default: `target/bench-queue`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
