@@ -14,8 +14,7 @@ use forebay_ops::{
     Metrics, Shutdown,
     admin::{Admin, AdminServer},
     drain::{self, Drain, Remains, TokenSource},
-    make_folder,
-    thread,
+    make_folder, thread,
     tier::{TierError, until_drained},
     tls::TlsServer,
 };

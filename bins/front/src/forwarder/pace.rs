@@ -26,6 +26,11 @@ impl Pace {
         Self { rest, until: None, timer: None }
     }
 
+    /// A new connection begins; it may have a runtime of its own, of which no timer outlives another.
+    pub(super) fn restart(&mut self) {
+        (self.until, self.timer) = (None, None);
+    }
+
     /// A frame has been filled that has room left.
     pub(super) fn was_not_full(&mut self) {
         if !self.rest.is_zero() {

@@ -133,6 +133,7 @@ impl EntrySource for RingSource {
     }
 
     fn bounds(&mut self) -> Result<Bounds, Fault> {
+        self.pace.restart();
         let committed = self.reader.cursor();
         let appended = self.queue.appended();
         let epoch = self.queue.recovery().epoch;
