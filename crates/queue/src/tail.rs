@@ -97,12 +97,14 @@ impl Tail {
     /// As [`Self::read`].
     ///
     /// ```
+    /// # use std::time::Duration;
     /// # use forebay_queue::{Options, Queue, Seq};
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let options = Options { any_filesystem: true, capacity_bytes: 1 << 18, ..Options::default() };
     /// let queue = Queue::create(dir.path(), &options)?;
     /// queue.append(7, b"x")?;
     /// let seq = queue.append(8, b"y")?;
+    /// queue.wait_durable(seq, Duration::from_secs(20))?;
     /// let mut tail = queue.tail(Some(Seq::NONE));
     /// assert_eq!(tail.find(|entry| entry.payload == b"y")?, Some((seq, 8)));
     /// assert_eq!(tail.find(|_| true)?, None);
