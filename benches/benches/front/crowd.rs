@@ -2,9 +2,13 @@
 //! `listen.reuse_port`, each with rings of its own, and several processes connect to it.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,6 +31,8 @@ const JOIN: &str = "join-a-crowd";
 const PROCESS_MAX: usize = 17_000;
 /// How long the crowd is idle: longer than the front waits before it pings.
 const IDLE: Duration = Duration::from_secs(35);
+/// How often a part looks whether it was told something.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 const KIB: f64 = 1024.0;
 const GIB: f64 = KIB * KIB * KIB;
 
@@ -43,12 +49,40 @@ pub(crate) fn join_if_asked() -> Result<bool> {
     let target = with_source(&Target::plain(address.parse()?), source);
     let mut crowd = Crowd::connect(&devices, &target, part * PROCESS_MAX, count)?;
     say("open")?;
+    // The others may still be connecting: pings are answered meanwhile.
+    let told = Told::start();
+    while !told.go.load(Ordering::Relaxed) {
+        crowd.idle(LOOK_EVERY)?;
+    }
     crowd.idle(IDLE)?;
     let flow = crowd.flow(Pace::Each(1), Duration::ZERO)?;
     say(&format!("acked {}", flow.messages))?;
-    // Until the parent lets go.
-    std::io::stdin().read_to_end(&mut Vec::new())?;
+    while !told.end.load(Ordering::Relaxed) {
+        crowd.idle(LOOK_EVERY)?;
+    }
     Ok(true)
+}
+
+/// What the parent has said to a part: a line to go, and then the end of the input.
+#[derive(Default)]
+struct Told {
+    go: AtomicBool,
+    end: AtomicBool,
+}
+
+impl Told {
+    fn start() -> Arc<Self> {
+        let told = Arc::<Self>::default();
+        let shared = Arc::clone(&told);
+        std::thread::spawn(move || {
+            // A parent that is gone has nothing more to say either.
+            let _ = std::io::stdin().read_line(&mut String::new());
+            shared.go.store(true, Ordering::Relaxed);
+            let _ = std::io::stdin().read_line(&mut String::new());
+            shared.end.store(true, Ordering::Relaxed);
+        });
+        told
+    }
 }
 
 fn say(line: &str) -> Result<()> {
@@ -71,6 +105,11 @@ impl Part {
             .spawn()?;
         let out = child.stdout.take().context("no standard output")?;
         Ok(Self { child, lines: BufReader::new(out).lines() })
+    }
+
+    /// Lets it be idle and then send.
+    fn go(&mut self) -> Result<()> {
+        Ok(writeln!(self.child.stdin.as_mut().context("no standard input")?, "go")?)
     }
 
     fn next(&mut self) -> Result<String> {
@@ -118,6 +157,7 @@ pub(crate) fn measure(options: &Options, report: &Report) -> Result<()> {
     let kernel = process::kernel_memory()?.saturating_sub(before.1) as f64 / count as f64 / 2.0;
     let cpu_before: f64 = fronts.iter().map(|front| front.cpu_seconds()).sum::<Result<f64>>()?;
     let idle_since = Instant::now();
+    parts.iter_mut().try_for_each(Part::go)?;
     let mut acked = 0;
     for part in &mut parts {
         let line = part.next()?;

@@ -29,7 +29,7 @@ struct Growth {
 pub(crate) fn measure(options: &Options, report: &Report) -> Result<()> {
     let devices = Devices::new("bench", MESSAGE_BYTES);
     for (tls, name, goal_kib) in [(false, "plain", 3.0), (true, "TLS", 24.0)] {
-        let (mut fresh, mut used) = (Vec::new(), Vec::new());
+        let (mut fresh, mut used, mut burst) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.rounds {
             let stand = Stand::start(options, Level::Process, tls)?;
             // The buffers of threads and of the way to the middle are no connection's.
@@ -46,12 +46,15 @@ pub(crate) fn measure(options: &Options, report: &Report) -> Result<()> {
             };
             fresh.push(grown(&mut crowd)?);
             crowd.flow(Pace::Each(1), Duration::ZERO)?;
-            crowd.flow(Pace::Each(16), Duration::ZERO)?;
             used.push(grown(&mut crowd)?);
+            crowd.flow(Pace::Each(16), Duration::ZERO)?;
+            burst.push(grown(&mut crowd)?);
             drop((crowd, few));
             stand.end()?;
         }
-        for (growths, when) in [(&fresh, "welcomed"), (&used, "after 17 messages")] {
+        let moments =
+            [(&fresh, "welcomed"), (&used, "after a message"), (&burst, "after 16 at once")];
+        for (growths, when) in moments {
             let name = |what: &str| format!("idle, {name}, {when}: {what}");
             let of = |of: fn(&Growth) -> f64| growths.iter().map(of).collect::<Vec<f64>>();
             let goal = Goal::AtMost(goal_kib);

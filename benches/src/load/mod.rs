@@ -24,7 +24,7 @@ use self::connection::Connection;
 pub use self::stream::trusting_everybody;
 
 /// Longest wait for a crowd to connect, and for its last acks.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Connections that are being opened at a time: within what a front takes at once.
 const OPENING_MAX: usize = 256;
 const READ_BYTES: usize = 256 * 1024;
@@ -124,7 +124,7 @@ impl<'s, S: Speech + ?Sized> Crowd<'s, S> {
     /// Opens `count` connections, numbered from `first`, and greets.
     ///
     /// # Errors
-    /// One is refused, or they are not all open within a minute.
+    /// One is refused, or they are not all open in time.
     pub fn connect(speech: &'s S, target: &Target, first: usize, count: usize) -> Result<Self> {
         let mut crowd = Self {
             speech,
@@ -172,7 +172,7 @@ impl<'s, S: Speech + ?Sized> Crowd<'s, S> {
     /// Sends for `time` and waits until all is acked.
     ///
     /// # Errors
-    /// A message is refused, a connection ends, or acks are missing after a minute.
+    /// A message is refused, a connection ends, or acks are missing for long.
     pub fn flow(&mut self, pace: Pace, time: Duration) -> Result<Flow> {
         self.latency_us.reset();
         let before = self.acked();
@@ -201,7 +201,7 @@ impl<'s, S: Speech + ?Sized> Crowd<'s, S> {
             if over && self.connections.iter().all(Connection::is_quiet) {
                 break;
             }
-            ensure!(now < end + PATIENCE, "acks are missing a minute after the end");
+            ensure!(now < end + PATIENCE, "acks are missing long after the end");
             // Never asleep: a sleep is a millisecond at least, which would make twenty messages
             // late, and to wake this process would cost the server more than its answer does.
             self.turn(Some(Duration::ZERO), window)?;
