@@ -185,13 +185,13 @@ fn page_shows_what_a_reader_may_see(node: &Node, reader: &str) {
             .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
             .args(["--disable-component-update", "--ignore-certificate-errors"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
-            .args(["--timeout=4000", "--dump-dom"])
+            .args(["--virtual-time-budget=8000", "--dump-dom"])
             .arg(format!("https://{}/{hash}", node.live()))
             .output()
     };
     let shown = match page(&format!("#token={reader}")) {
         Ok(shown) => String::from_utf8_lossy(&shown.stdout).into_owned(),
-        Err(error) => return skip(&format!("no chromium: {error}")),
+        Err(error) => return skip(format!("no chromium: {error}")),
     };
     for device in DEVICES {
         assert!(shown.contains(&format!("<td>{device}</td>")), "{shown}");
