@@ -13,7 +13,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 use forebay_benches::{Goal, Report};
-use forebay_link::{BatchBuilder, Error, FeedEvent, Opened, Pushed, QueueId, RecordBatch, Seq};
+use forebay_link::{
+    BatchBuilder, Error, FeedEvent, Opened, Pushed, QueueId, RecordBatch, Seq, Tally,
+};
 use forebay_ops::Shutdown;
 use forebay_storage::{
     clickhouse::consumer_and_sink,
@@ -45,7 +47,7 @@ impl Source for Feed {
         let mut next = self.next.lock().expect("not poisoned");
         let Some(at) = *next else {
             *next = Some(0);
-            let opened = Opened { queue: self.queue, after: Seq::ZERO, pending: None };
+            let opened = Opened { queue: self.queue, after: Seq::ZERO, pending: None, tally: None };
             return Ok(Some(FeedEvent::Opened(opened)));
         };
         let Some(frame) = self.frames.get(at) else {
@@ -67,7 +69,7 @@ impl Consumer for Feed {
         Ok(())
     }
 
-    fn commit(&self, _: Seq, _: Duration) -> Result<(), Error> {
+    fn commit(&self, _: Seq, _: Tally, _: Duration) -> Result<(), Error> {
         Ok(())
     }
 }
