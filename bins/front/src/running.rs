@@ -201,11 +201,18 @@ pub fn start(
         Running { addresses, front, threads: Vec::new(), forwarders, admin, drain, shutdown };
     // From here on an error ends what runs, as `running` is dropped.
     running.start_threads(listener).map_err(StartError::Thread)?;
+    let middles = front_middles(&running.front.config);
     tracing::info!(
-        %ingest, admin = %addresses.admin, level = ?running.front.config.ack.level,
+        %ingest, middles, admin = %addresses.admin, level = ?running.front.config.ack.level,
         partitions = running.front.rings.len(), "front ready"
     );
     Ok(running)
+}
+
+/// The middles that this front sends to, for its first lines.
+fn front_middles(config: &Config) -> String {
+    let middles = config.uplink.middles().into_iter();
+    middles.map(|(name, address)| format!("{name}={address}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Runs a front as this process until the shutdown, and drains it.

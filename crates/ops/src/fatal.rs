@@ -11,6 +11,7 @@ use std::io::Write as _;
 /// acknowledge anything on the way out.
 pub fn fatal(error: impl Display) -> ! {
     tracing::error!(%error, "fatal: this process ends now, recovery decides at the next start");
+    crate::logs::flush();
     // The log may be filtered or not set up; a dead process without a last word is a riddle.
     let _ = writeln!(std::io::stderr(), "fatal: {error}");
     std::process::exit(i32::from(crate::EXIT_FAILED))

@@ -52,6 +52,16 @@ pub fn load<C: Settings>(file: Option<&Path>) -> Result<C, ConfigError> {
     load_from(text, environment::of_process())
 }
 
+/// Names of the variables of this process that change its configuration; their values may be
+/// secrets.
+#[must_use]
+pub fn variables() -> Vec<String> {
+    let ours = environment::of_process().into_iter().map(|(name, _)| name);
+    let mut names: Vec<_> = ours.filter(|name| name.starts_with(PREFIX)).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Reads a configuration from `(name, text)` of a TOML file and from variables: for tests, tools.
 ///
 /// Variables that do not begin with [`PREFIX`] are passed over.

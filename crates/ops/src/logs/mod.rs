@@ -1,8 +1,31 @@
 //! Logs on stderr: text on a terminal, one JSON object a line otherwise.
+//!
+//! Lines that repeat are left out and counted (`repeats`); what devices send cannot forge or hide
+//! a line (`escape`).
 
-use std::io::IsTerminal as _;
+mod escape;
+mod repeats;
+#[cfg(test)]
+mod tests;
 
-use tracing_subscriber::EnvFilter;
+use std::{
+    io::IsTerminal as _,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, fmt::MakeWriter, layer::SubscriberExt as _,
+};
+
+use escape::JsonLines;
+use repeats::{Repeated, Repeats};
+
+/// How often it is looked whether lines were left out.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Those of this process, once it has logs.
+static REPEATS: OnceLock<Arc<Repeats>> = OnceLock::new();
 
 /// The variables that hold a filter such as `info,forebay_link=debug`; the first one set counts.
 pub const FILTER_VARIABLES: [&str; 2] = ["FOREBAY_LOG", "RUST_LOG"];
@@ -59,16 +82,53 @@ pub fn init_with(format: Format, unless_set: &str) -> Result<(), LogsError> {
         Format::Text => false,
         Format::Json => true,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let repeats = Arc::<Repeats>::default();
+    let colours = !json && std::io::stderr().is_terminal();
+    let lines = lines(filter, json, colours, std::io::stderr, &repeats);
     // An error here only says that somebody was first.
-    let _ = if json {
-        let subscriber = lines.json().flatten_event(true).with_current_span(false).finish();
-        tracing::subscriber::set_global_default(subscriber)
-    } else {
-        let subscriber = lines.with_ansi(std::io::stderr().is_terminal()).finish();
-        tracing::subscriber::set_global_default(subscriber)
-    };
+    if tracing::subscriber::set_global_default(lines).is_ok() {
+        let _ = REPEATS.set(Arc::clone(&repeats));
+        let telling = move || {
+            loop {
+                std::thread::park_timeout(TELL_EVERY);
+                repeats.tell(Instant::now(), false);
+            }
+        };
+        // Without this thread repeats are told at the end.
+        let _ = crate::thread::spawn("log-repeats", telling);
+    }
     Ok(())
+}
+
+/// Says how many repeated lines were left out until now: before the process ends.
+pub fn flush() {
+    if let Some(repeats) = REPEATS.get() {
+        repeats.tell(Instant::now(), true);
+    }
+}
+
+/// What writes lines to `writer`.
+fn lines<W>(
+    filter: EnvFilter,
+    json: bool,
+    colours: bool,
+    writer: W,
+    repeats: &Arc<Repeats>,
+) -> Box<dyn tracing::Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let registry = Registry::default().with(filter);
+    let repeated = Repeated(Arc::clone(repeats));
+    let lines = tracing_subscriber::fmt::layer();
+    if json {
+        let lines = lines.with_writer(JsonLines(writer));
+        let lines = lines.json().flatten_event(true).with_current_span(false);
+        Box::new(registry.with(lines.with_filter(repeated)))
+    } else {
+        let lines = lines.with_writer(writer).with_ansi(colours).fmt_fields(escape::fields());
+        Box::new(registry.with(lines.with_filter(repeated)))
+    }
 }
 
 fn filter_of(variable: &'static str, filter: &str) -> Result<EnvFilter, LogsError> {
@@ -77,16 +137,4 @@ fn filter_of(variable: &'static str, filter: &str) -> Result<EnvFilter, LogsErro
         filter: filter.to_owned(),
         reason: error.to_string(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrong_filter_is_refused_with_its_variable() {
-        let error = filter_of("FOREBAY_LOG", "forebay=loudest").unwrap_err().to_string();
-        assert!(error.starts_with("FOREBAY_LOG=`forebay=loudest` is not a log filter"), "{error}");
-        assert!(filter_of("FOREBAY_LOG", "info,forebay_link=debug").is_ok());
-    }
 }

@@ -138,6 +138,26 @@ fn run_to_code<C: Settings>(
         return print(name, &config);
     }
     thread::abort_on_panic();
+    tracing::info!(
+        tier = name,
+        version = env!("CARGO_PKG_VERSION"),
+        config =
+            args.config.as_ref().map_or("defaults".into(), |path| path.to_string_lossy()).as_ref(),
+        variables = config::variables().join(" "),
+        pid = std::process::id(),
+        "starts"
+    );
+    let code = ended(name, work, config);
+    logs::flush();
+    code
+}
+
+/// Does the work until it ends; the exit code.
+fn ended<C>(
+    name: &'static str,
+    work: impl FnOnce(C, &Registry, Shutdown) -> Result<(), TierError>,
+    config: C,
+) -> u8 {
     let shutdown = match Shutdown::on_signals() {
         Ok(shutdown) => shutdown,
         Err(error) => {
