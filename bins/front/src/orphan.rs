@@ -10,12 +10,15 @@ use std::{
 };
 
 use forebay_link::{Level, SenderConfig};
+use forebay_ops::{Metrics, reload::ReloadError, tls::MutualTls};
 use forebay_queue::{Options, Queue, Recovery};
 use forebay_wire::partition;
+use prometheus::Registry;
 
 use crate::{
     config::Durability,
     forwarder::{self, Forwarder, ForwarderError, Left},
+    uplink_tls,
     watermark::Watermark,
 };
 
@@ -39,6 +42,8 @@ pub struct Orphan {
     pub partitions: Vec<String>,
     /// Longest time it may take.
     pub timeout: Duration,
+    /// Mutual TLS to the middle. Off while `certificate` is empty.
+    pub tls: MutualTls,
 }
 
 /// What became of an orphan.
@@ -65,6 +70,9 @@ pub enum OrphanError {
     /// The middle refuses the ring: another partition map, or a lower level.
     #[error("the middle at {0} refuses this ring: another partition, or it promises less")]
     Refused(String),
+    /// The certificates cannot be read or used.
+    #[error(transparent)]
+    Tls(#[from] ReloadError),
     /// The uplink has failed.
     #[error("the uplink failed: {0}")]
     Link(forebay_link::Error),
@@ -92,7 +100,8 @@ impl Orphan {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         });
         let names = self.partitions.iter().map(String::as_str);
-        let config = SenderConfig {
+        let tls = uplink_tls::connect(&self.tls, &Metrics::new(&Registry::new()))?;
+        let mut config = SenderConfig {
             level: match self.level {
                 Durability::Process => Level::Process,
                 Durability::Disk => Level::Disk,
@@ -100,6 +109,7 @@ impl Orphan {
             partitions: partition::map_hash(names, &self.partition),
             ..SenderConfig::new("orphan", self.to.clone())
         };
+        config.connect.tls = tls;
         let forwarder =
             Forwarder::start(config, &queue, Arc::clone(&acked), Duration::ZERO, on_failure)?;
         let watch = forwarder.watch();

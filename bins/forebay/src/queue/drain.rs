@@ -2,11 +2,13 @@
 
 use std::{
     io::{self, BufWriter, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use forebay_ops::tls::MutualTls;
 use forebay_queue::{Durability, tools};
 
 use super::{Place, entry, hand_over};
@@ -35,6 +37,37 @@ pub(super) struct Options {
     /// With --to: the longest time it may take; exit 75 if something is left then.
     #[arg(long, value_name = "TIME", requires = "to", default_value = "60s")]
     timeout: forebay_ops::Duration,
+    #[command(flatten)]
+    tls: Tls,
+}
+
+/// Certificates for a middle that speaks mutual TLS, as `uplink.tls` of a front names them.
+#[derive(Debug, Args)]
+struct Tls {
+    /// With --to: PEM file of this end's certificate and its chain.
+    #[arg(long, value_name = "FILE", requires_all = ["to", "key", "ca"])]
+    certificate: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// PEM file of the authorities that the middle's certificate must come from.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    ca: Option<PathBuf>,
+    /// PEM file of revocation lists, one from each of the authorities.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    crl: Option<PathBuf>,
+}
+
+impl Tls {
+    fn settings(&self) -> MutualTls {
+        let file = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+        MutualTls {
+            certificate: file(&self.certificate),
+            key: file(&self.key),
+            ca: file(&self.ca),
+            crl: file(&self.crl),
+        }
+    }
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
@@ -45,6 +78,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
             partitions: &options.partition,
             accept_process: options.accept_process,
             timeout: options.timeout.get(),
+            tls: options.tls.settings(),
             json: options.place.json,
         };
         return hand_over::run(&dir, &target);

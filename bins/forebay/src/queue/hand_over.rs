@@ -4,6 +4,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
 use forebay_front::{HandedOver, Orphan, OrphanError, config::Durability};
+use forebay_ops::tls::MutualTls;
 use forebay_queue::tools::Image;
 use serde_json::json;
 
@@ -21,6 +22,7 @@ pub(super) struct Target<'a> {
     pub(super) accept_process: bool,
     pub(super) timeout: Duration,
     pub(super) json: bool,
+    pub(super) tls: MutualTls,
 }
 
 /// Exit 65 if the ring was damaged: all that is intact is handed over; 75 if time was up.
@@ -50,6 +52,7 @@ pub(super) fn run(dir: &Path, target: &Target<'_>) -> Result<ExitCode> {
         partition,
         partitions,
         timeout: target.timeout,
+        tls: target.tls.clone(),
     };
     let HandedOver { bytes, bytes_left, recovery } = match orphan.hand_over() {
         Ok(done) => done,
