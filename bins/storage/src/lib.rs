@@ -37,6 +37,7 @@ pub mod registry;
 #[cfg(feature = "remote-write")]
 pub mod remote_write;
 pub mod rows;
+mod silent;
 pub mod sink;
 mod sinks;
 mod tier;

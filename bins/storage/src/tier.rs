@@ -32,6 +32,7 @@ use crate::{
     metrics,
     read::LakeFiles,
     registry::{Current, Follows, follow},
+    silent,
     sink::{Hold, RangeBuffer, SinkStatus, SinkTask},
     sinks::{self, Sinks},
 };
@@ -245,6 +246,10 @@ pub fn start(
         };
         let made = Hub::new(last.clone(), limits, known.clone());
         metrics::live(registry, &made, &last)?;
+        if watched.is_some() {
+            let after = config.registry.silent_after.into();
+            silent::register(&Metrics::new(registry), known.clone(), last.clone(), after)?;
+        }
         for middle in &middles {
             let follower = FollowerConfig { middle: middle.clone(), lake: lake.clone() };
             let follower = Follower::start(follower, made.clone(), ending.clone());
@@ -300,7 +305,9 @@ pub fn start(
     };
     drain.attach(Arc::new(leaving));
     let addresses = Addresses { http: http.address(), admin: server.address() };
-    tracing::info!(http = %addresses.http, admin = %addresses.admin, "storage serves");
+    let middle = |middle: &config::Middle| format!("{}={}", middle.name, middle.feed);
+    let middles = config.middles.iter().map(middle).collect::<Vec<_>>().join(" ");
+    tracing::info!(http = %addresses.http, admin = %addresses.admin, middles, "storage serves");
     let clients = (clients, config.live.clients_max);
     Ok(Running {
         addresses,

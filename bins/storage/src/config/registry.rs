@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::POSITIVE;
 
 /// The device registry: files, or a table.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registry {
     /// Its files, TOML or CSV by the end of their names; together they are one registry. Read again
@@ -16,6 +16,19 @@ pub struct Registry {
     pub files: Vec<PathBuf>,
     /// A table of PostgreSQL instead of files.
     pub table: RegistryTable,
+    /// A listed device of which no reading has come for longer is counted as silent.
+    pub silent_after: Duration,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            table: RegistryTable::default(),
+            // Most devices report at least every few minutes; a night's outage is no surprise then.
+            silent_after: Duration::from_secs(15 * 60),
+        }
+    }
 }
 
 /// A table of PostgreSQL instead of files.
@@ -102,7 +115,8 @@ mod tests {
             ..RegistryTable::default()
         };
         let mut faults = Faults::default();
-        Registry { files: vec!["devices.csv".into()], table }.validate(&mut faults);
+        Registry { files: vec!["devices.csv".into()], table, ..Registry::default() }
+            .validate(&mut faults);
         let paths: Vec<&str> = faults.found().iter().map(|fault| fault.path.as_str()).collect();
         assert_eq!(paths, ["files", "table.devices", "table.keys", "table.look_every"]);
         for name in ["devices", "plant.devices", "_a1"] {

@@ -211,6 +211,14 @@ impl LastValues {
         })
     }
 
+    /// When a front received the newest reading of a device; `None` if there is none.
+    #[must_use]
+    pub fn heard_us(&self, tenant: &str, device: &str) -> Option<i64> {
+        let state = self.lock();
+        let found = state.devices.get(joined(tenant, device).as_str())?;
+        found.keys.iter().map(|newest| newest.received.micros()).max()
+    }
+
     /// Devices and series held, and readings refused because of the limit.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, u64) {

@@ -99,6 +99,13 @@ impl Registry {
         self.tenants.get(tenant)?.get(device)
     }
 
+    /// Tenant, id and what is known of each device, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &Device)> {
+        self.tenants.iter().flat_map(|(tenant, devices)| {
+            devices.iter().map(|(device, entry)| (&**tenant, &**device, &**entry))
+        })
+    }
+
     /// How many devices it lists.
     #[must_use]
     pub fn len(&self) -> usize {
