@@ -19,7 +19,9 @@ use rustix::process::Signal;
 use crate::{Child, Port, http, node};
 
 /// What is fetched from npm; its name says which version of ClickHouse it is.
-const PACKAGE: (&str, &str) = ("@chdb/lib-linux-x64-gnu", "26.7.3-stable.1");
+const PACKAGE: (&str, &str) = ("@chdb/lib-linux-x64-gnu", RELEASE);
+/// The release that the tests run.
+pub const RELEASE: &str = "26.7.3-stable.1";
 /// The password of the user `forebay`.
 pub const PASSWORD: &str = "secret";
 

@@ -76,6 +76,18 @@ fn what_a_tier_reaches_is_served_by_the_service_of_that_name() {
 }
 
 #[test]
+fn the_middle_requires_exactly_the_consumers_that_the_storage_tier_has() {
+    let Some(compose) = services() else { return };
+    let of = |wanted: &str| -> BTreeSet<String> {
+        let tiers = tiers(&compose).into_iter();
+        tiers.filter(|(name, ..)| name == wanted).flat_map(|(.., one)| one.consumers).collect()
+    };
+    let required = of("middle");
+    assert!(required.len() >= 3, "{required:?}");
+    assert_eq!(required, of("storage"));
+}
+
+#[test]
 fn what_a_tier_writes_lies_on_a_named_volume_of_its_own() {
     let Some(compose) = services() else { return };
     let mut faults = Vec::new();
@@ -126,6 +138,17 @@ fn a_tier_has_longer_to_end_than_it_takes() {
         }
     }
     none(FILE, &faults);
+}
+
+#[test]
+fn the_store_is_of_the_release_that_the_tests_run() {
+    let Some(compose) = services() else { return };
+    let image = compose["services"]["clickhouse"]["image"].as_str().expect("an image");
+    let (_, release) = image.rsplit_once(':').expect("a tag");
+    let tested = forebay_testkit::clickhouse::RELEASE;
+    assert!(tested.starts_with(&format!("{release}.")), "{image}, and tests run {tested}");
+    let text = crate::read("k8s/components/clickhouse/clickhouse.yml");
+    assert!(text.contains(&format!("image: {image}")), "Kubernetes has another than compose");
 }
 
 #[test]

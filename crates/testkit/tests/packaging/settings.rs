@@ -21,6 +21,9 @@ pub(crate) struct Settings {
     pub(crate) ring_bytes: u64,
     /// Longest time from SIGTERM to the end.
     pub(crate) end: std::time::Duration,
+    /// The file of API keys, and whether one may come in without.
+    pub(crate) keys: Option<PathBuf>,
+    pub(crate) anonymous: bool,
     /// Names of the middles it knows.
     pub(crate) partitions: Vec<String>,
     /// Consumers: required by a middle, or used by a storage tier.
@@ -55,6 +58,8 @@ fn front(config: forebay_front::Config) -> Settings {
         reaches,
         writes: vec![config.queue.dir],
         end: config.shutdown.timeout.get(),
+        keys: config.auth.keys,
+        anonymous: config.listen.allow_anonymous,
         partitions: config.uplink.partitions.into_keys().collect(),
         consumers: Vec::new(),
     }
@@ -73,6 +78,8 @@ fn middle(config: forebay_middle::Config) -> Settings {
         writes: vec![config.queue.dir],
         ring_bytes: config.queue.capacity.get(),
         end: config.shutdown.timeout.get(),
+        keys: None,
+        anonymous: false,
         partitions: config.uplink.partitions,
         consumers: config.consumers.required,
     }
@@ -88,6 +95,12 @@ fn storage(config: forebay_storage::Config) -> Settings {
     if config.clickhouse.enabled {
         consumers.push(config.clickhouse.consumer);
     }
+    if config.postgres.enabled {
+        consumers.push(config.postgres.consumer);
+    }
+    if config.redis.enabled {
+        consumers.push(config.redis.consumer);
+    }
     if config.remote_write.enabled {
         consumers.push(config.remote_write.consumer);
     }
@@ -101,6 +114,8 @@ fn storage(config: forebay_storage::Config) -> Settings {
         writes,
         ring_bytes: 0,
         end: config.shutdown.timeout.get(),
+        keys: config.auth.keys,
+        anonymous: config.http.allow_anonymous,
         partitions: config.middles.into_iter().map(|middle| middle.name).collect(),
         consumers,
     }

@@ -1,6 +1,7 @@
 //! k8s/: what kubectl makes of each overlay, and what strict schemas say of it.
 
 mod cluster;
+mod credentials;
 mod network;
 mod workloads;
 
