@@ -258,6 +258,36 @@ fn the_printed_configuration_of_each_tier_can_be_read_again() {
     }
     let version = output(&["version"]);
     assert!(String::from_utf8_lossy(&version.stdout).contains("forebay.v1.cbor"));
+    let version: serde_json::Value =
+        serde_json::from_slice(&output(&["version", "--json"]).stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["device_protocols"][0], "forebay.v1.cbor");
+    assert!(version["between_tiers"]["writes"].is_u64() && version["target"].is_string());
+}
+
+#[test]
+fn a_shell_completes_commands_and_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("forebay.bash");
+    fs::write(&file, output(&["completions", "bash"]).stdout).unwrap();
+    let complete = |words: &str, at: usize| {
+        let script = format!(
+            "source {}; COMP_WORDS=({words}); COMP_CWORD={at}; \
+             _forebay forebay \"${{COMP_WORDS[{at}]}}\" \"${{COMP_WORDS[{at}-1]}}\"; \
+             echo \"${{COMPREPLY[@]}}\"",
+            file.display()
+        );
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(complete("forebay que", 1), "queue");
+    assert_eq!(complete("forebay queue ver", 2), "verify");
+    assert_eq!(complete("forebay check --adm", 2), "--admin");
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script = output(&["completions", shell]);
+        assert!(script.status.success() && script.stdout.len() > 10_000, "{shell}");
+    }
 }
 
 #[test]
