@@ -5,9 +5,10 @@
 //! not run inside a test run; what they name must exist: the test or bench target, the package,
 //! the feature.
 //!
-//! ```console blocks show what needs a cluster, an engine or a device. Of these, every `forebay`
-//! command must be one that this build understands, and every folder and file that is named must
-//! be there.
+//! ```console blocks show what needs a cluster, an engine or a device, and so do lines at a prompt
+//! in ```text blocks. Of these, and of commands within a sentence, every `forebay` command must be
+//! one that this build understands, and every folder and file that is named must be there. No page
+//! may have commands in a block of another name, which this test would pass over.
 //!
 //! Cannot show: that the output reads well.
 
@@ -20,10 +21,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The README and every page of docs/.
+/// Every README and every page of docs/.
 fn documents() -> Vec<PathBuf> {
-    let mut found = vec![root().join("README.md")];
-    let mut folders = vec![root().join("docs")];
+    let mut found = vec![root().join("README.md"), root().join("crates/queue/README.md")];
+    let mut folders = vec![root().join("docs"), root().join("examples")];
     while let Some(folder) = folders.pop() {
         for entry in
             fs::read_dir(folder).expect("docs").map(|entry| entry.expect("an entry").path())
@@ -138,7 +139,9 @@ fn every_documented_command_works() {
 /// What is wrong with a line that a block shows after its prompt, if anything.
 fn fault(line: &str) -> Option<String> {
     for command in line.split(['|', ';']).flat_map(|piece| piece.split("&&")) {
-        let words: Vec<&str> = command.split_whitespace().collect();
+        let words = command.split_whitespace();
+        // Where its output goes is the shell's.
+        let words: Vec<&str> = words.take_while(|word| !word.starts_with('>')).collect();
         for (at, pair) in words.windows(2).enumerate() {
             let named = match pair[0] {
                 "-k" => Some(format!("{}/kustomization.yml", pair[1])),
@@ -169,7 +172,8 @@ fn what_is_shown_at_a_prompt_can_be_typed() {
     let mut count = 0;
     for document in documents() {
         let text = fs::read_to_string(&document).expect("readable");
-        for block in blocks(&text, "```console") {
+        let shown = blocks(&text, "```console").into_iter().chain(blocks(&text, "```text"));
+        for block in shown {
             for line in block.lines().filter_map(|line| line.trim().strip_prefix("$ ")) {
                 count += 1;
                 if let Some(fault) = fault(line) {
@@ -182,6 +186,66 @@ fn what_is_shown_at_a_prompt_can_be_typed() {
     assert!(count >= 20, "only {count} lines: does this test still find them?");
     let planted = "kubectl exec x -- /forebay queue nonsense";
     assert!(fault(planted).is_some() && fault("kubectl apply -k k8s/nonsense").is_some());
+}
+
+/// Commands within sentences: `forebay WORD..` between backticks.
+fn inline(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        if line.trim().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            let code = line.split('`').skip(1).step_by(2);
+            found.extend(code.filter(|code| code.starts_with("forebay ")).map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// Without what stands for something else: `[NAME..]`, `a | b`, an ellipsis.
+fn is_literal(command: &str) -> bool {
+    // `help` takes no `--help`.
+    command != "forebay help" && !command.contains(['[', '|', '<', '…']) && !command.contains("...")
+}
+
+#[test]
+fn every_command_within_a_sentence_is_understood() {
+    let mut faults = Vec::new();
+    let mut count = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("readable");
+        for command in inline(&text).iter().filter(|command| is_literal(command)) {
+            count += 1;
+            if let Some(fault) = fault(command) {
+                faults.push(format!("{}: {command}: {fault}", document.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(count >= 20, "only {count} commands: does this test still find them?");
+    assert_eq!(inline("see `forebay nonsense` and\n```sh\n`forebay x`\n```"), ["forebay nonsense"]);
+    assert!(fault("forebay nonsense").is_some());
+}
+
+#[test]
+fn no_block_of_commands_is_passed_over() {
+    let mut faults = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("readable");
+        let mut open = false;
+        for (number, line) in text.lines().enumerate() {
+            let Some(name) = line.trim().strip_prefix("```") else { continue };
+            open = !open;
+            let commands = ["bash", "shell", "zsh", "shell-session", "sh-session", "terminal"];
+            let with_attributes = name.starts_with("sh ") || name.starts_with("console ");
+            if open && (commands.contains(&name) || with_attributes) {
+                faults.push(format!("{}:{}: {line}", document.display(), number + 1));
+            }
+        }
+        assert!(!open, "{}: a block has no end", document.display());
+    }
+    assert!(faults.is_empty(), "blocks that no test runs:\n{}", faults.join("\n"));
 }
 
 #[test]
