@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use forebay_fleet::{script::Script, series::builtin};
 use forebay_testkit::{Child, Port, debian, http, or_skip, wait_until};
 use serde_json::Value;
 
@@ -49,6 +50,14 @@ fn local(port: &Port) -> SocketAddr {
 
 fn start(prometheus: &debian::Package) -> Watched {
     let folder = tempfile::tempdir().expect("a folder");
+    // As many as the simulator has, and one that never comes.
+    let mut devices = "device,type,location\nnever,ghost,nowhere\n".to_owned();
+    let script = Script::new(builtin(), 0, 0);
+    for number in 0..20 {
+        let device = script.device_name(number);
+        writeln!(devices, "{device},pump,hall {}", number % 3).expect("a text grows");
+    }
+    fs::write(folder.path().join("devices.csv"), devices).expect("writes");
     let ports: Vec<Port> = (0..9).map(|_| Port::free().expect("a port")).collect();
     let at = |index: usize| local(&ports[index]);
     let config = format!(
@@ -59,7 +68,8 @@ fn start(prometheus: &debian::Package) -> Watched {
          [middle.queue]\ncapacity = \"8MiB\"\n\
          [storage.http]\naddress = \"{}\"\n[storage.admin]\naddress = \"{}\"\n\
          [[storage.middles]]\nfeed = \"tcp://{}\"\nfetch = \"tcp://{}\"\n\
-         [storage.lake.flush]\nage = \"1s\"\n",
+         [storage.lake.flush]\nage = \"1s\"\n\
+         [storage.registry]\nfiles = [\"devices.csv\"]\nsilent_after = \"10s\"\n",
         at(0),
         at(1),
         at(2),
@@ -205,5 +215,10 @@ fn every_query_and_every_alert_has_data_from_running_tiers() {
     let named: Vec<(String, String)> =
         metrics(&named).into_iter().map(|name| ("alerts".to_owned(), name)).collect();
     faults.extend(watched.silent(&named));
+    // The one that never came is silent, those that send are not.
+    let silent = "sum by (type) (forebay_storage_devices_silent) == 1".to_owned();
+    let talking = "forebay_storage_devices_silent{type=\"pump\"} == 0".to_owned();
+    let told = |query| ("registry".to_owned(), query);
+    faults.extend(watched.silent(&[told(silent), told(talking)]));
     assert!(faults.is_empty(), "without data:\n  {}", faults.join("\n  "));
 }
