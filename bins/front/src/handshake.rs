@@ -79,7 +79,7 @@ pub(crate) async fn run(core: Rc<Core>, stream: net::TcpStream, peer: net::Socke
             let link = arrival::into_link(transport);
             #[cfg(feature = "echo")]
             if opened.mode == Mode::Raw {
-                return spawn_guarded(crate::echo::run(&core, link, opened.early, seat));
+                return spawn_guarded(crate::socket::echo::run(&core, link, opened.early, seat));
             }
             let socket = TungsteniteSocket::new(link, opened.early, limits, core.shared.clone());
             let seated = Seated { _seat: seat, _place: place.map(Box::new) };

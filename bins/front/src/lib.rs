@@ -25,8 +25,6 @@ pub mod config;
 mod control;
 mod core;
 mod devices;
-#[cfg(feature = "echo")]
-mod echo;
 mod forwarder;
 mod front;
 mod handshake;

@@ -8,6 +8,8 @@
 //! Not here: the HTTP handshake (`handshake`) and what the messages mean (`session`).
 
 pub(crate) mod buffer;
+#[cfg(feature = "echo")]
+pub(crate) mod echo;
 pub(crate) mod link;
 pub(crate) mod tungstenite;
 

@@ -12,10 +12,10 @@ use std::{
 use forebay_ops::ByteSize;
 use forebay_wire::device::CloseCode;
 
+use super::{Broken, Incoming, Socket, link::Link, tungstenite::TungsteniteSocket};
 use crate::{
     config::Limits,
     core::{Core, Seat},
-    socket::{Broken, Incoming, Socket, link::Link, tungstenite::TungsteniteSocket},
 };
 
 /// Messages in one turn of the task; then the other connections of the core have theirs.
