@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Replay the CSV series (`timestamp,value`) below this folder instead of the built-in ones.
     #[arg(long, value_name = "DIR")]
     replay: Option<PathBuf>,
+    /// Leave out the times that the series were recorded at: each reading is as of its arrival.
+    #[arg(long)]
+    untimed: bool,
     /// Bytes of each message on the wire; a text reading fills what the sensor value leaves.
     #[arg(long, default_value_t = 0, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=60_000))]
     payload_bytes: u32,
@@ -108,6 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(|| rand::random::<u32>().into());
     let script =
         Script::new(series(options.replay.as_deref())?, options.payload_bytes as usize, seed);
+    let script = if options.untimed { script.untimed() } else { script };
     let (script, journal) = (Arc::new(script), Arc::new(Journal::default()));
     let defaults = Plan::default();
     let plan = Plan {

@@ -2,7 +2,8 @@
 //!
 //! The real Prometheus scrapes `forebay run` under load with the rules that are shipped, and each
 //! query of the dashboards is put to it as Grafana would. Alerts are to be quiet: so Prometheus says
-//! that it could evaluate them, and each metric that they name is asked for by itself.
+//! that it could evaluate them, and each metric that they name is asked for by itself. The dashboard
+//! of the sensors is put to a real VictoriaMetrics, which has their values through remote write.
 //!
 //! Cannot show: what a panel looks like.
 
@@ -15,7 +16,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use forebay_fleet::{script::Script, series::builtin};
-use forebay_testkit::{Child, Port, debian, http, or_skip, wait_until};
+use forebay_testkit::{Child, Port, Victoria, debian, http, or_skip, wait_until};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -34,6 +35,9 @@ fn shipped() -> PathBuf {
 /// A running node and what watches it.
 struct Watched {
     prometheus: SocketAddr,
+    /// Where the values of the sensors are.
+    victoria: SocketAddr,
+    _victoria: Victoria,
     /// Ended before the folder goes.
     _processes: Vec<Child>,
     _ports: Vec<Port>,
@@ -48,8 +52,7 @@ fn local(port: &Port) -> SocketAddr {
     ([127, 0, 0, 1], port.number()).into()
 }
 
-fn start(prometheus: &debian::Package) -> Watched {
-    let folder = tempfile::tempdir().expect("a folder");
+fn start(prometheus: &debian::Package, victoria: Victoria, folder: tempfile::TempDir) -> Watched {
     // As many as the simulator has, and one that never comes.
     let mut devices = "device,type,location\nnever,ghost,nowhere\n".to_owned();
     let script = Script::new(builtin(), 0, 0);
@@ -58,6 +61,7 @@ fn start(prometheus: &debian::Package) -> Watched {
         writeln!(devices, "{device},pump,hall {}", number % 3).expect("a text grows");
     }
     fs::write(folder.path().join("devices.csv"), devices).expect("writes");
+    let url = format!("http://{}/api/v1/write", victoria.address());
     let ports: Vec<Port> = (0..9).map(|_| Port::free().expect("a port")).collect();
     let at = |index: usize| local(&ports[index]);
     let config = format!(
@@ -69,7 +73,9 @@ fn start(prometheus: &debian::Package) -> Watched {
          [storage.http]\naddress = \"{}\"\n[storage.admin]\naddress = \"{}\"\n\
          [[storage.middles]]\nfeed = \"tcp://{}\"\nfetch = \"tcp://{}\"\n\
          [storage.lake.flush]\nage = \"1s\"\n\
-         [storage.registry]\nfiles = [\"devices.csv\"]\nsilent_after = \"10s\"\n",
+         [storage.registry]\nfiles = [\"devices.csv\"]\nsilent_after = \"10s\"\n\
+         [storage.remote_write]\nenabled = true\nurl = \"{url}\"\nprefix = \"sensor_\"\n\
+         hold_back = \"0s\"\n[middle.consumers]\nrequired = [\"lake\", \"remote-write\"]\n",
         at(0),
         at(1),
         at(2),
@@ -107,15 +113,25 @@ fn start(prometheus: &debian::Package) -> Watched {
     spawn("prometheus", command.args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]));
     spawn("tail", forebay().args(["tail", "--url", &format!("ws://{}", at(6))]));
     let front = format!("ws://{}", at(0));
-    spawn("sim", forebay().args(["sim", "--devices", "20", "--rate", "300", "--url", &front]));
-    Watched { prometheus: at(8), _processes: processes, _ports: ports, _folder: folder }
+    let sim = ["sim", "--untimed", "--devices", "20", "--rate", "300", "--url", &front];
+    spawn("sim", forebay().args(sim));
+    let address = victoria.address().parse().expect("an address");
+    Watched {
+        prometheus: at(8),
+        victoria: address,
+        _victoria: victoria,
+        _processes: processes,
+        _ports: ports,
+        _folder: folder,
+    }
 }
 
 impl Watched {
     /// How many series a query yields now, or what is wrong with it.
     fn series(&self, query: &str) -> Result<usize, String> {
         let target = format!("/api/v1/query?query={}", http::encode_query(query));
-        let answer = http::get(self.prometheus, &target, ANSWER).and_then(http::Answer::good);
+        let store = if query.contains("sensor_") { self.victoria } else { self.prometheus };
+        let answer = http::get(store, &target, ANSWER).and_then(http::Answer::good);
         let answer = answer.map_err(|error| format!("{error:#}"))?;
         let answer: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
         Ok(answer["data"]["result"].as_array().map_or(0, Vec::len))
@@ -143,16 +159,13 @@ impl Watched {
     }
 }
 
-/// Every query of the dashboards over the tiers' own metrics: place, and PromQL as Grafana fills it.
+/// Every query of the dashboards: place, and PromQL as Grafana fills it.
 fn queries() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for file in fs::read_dir(shipped().join("dashboards")).expect("dashboards").flatten() {
         let text = fs::read_to_string(file.path()).expect("a text");
         let dashboard: Value = serde_json::from_str(&text).expect("JSON");
         let variables = dashboard["templating"]["list"].as_array().expect("variables");
-        if variables[0]["current"]["value"] != "Prometheus" {
-            continue;
-        }
         for panel in dashboard["panels"].as_array().expect("panels") {
             for target in panel["targets"].as_array().into_iter().flatten() {
                 let mut query = target["expr"].as_str().expect("a query").to_owned();
@@ -178,9 +191,17 @@ fn metrics(expression: &str) -> BTreeSet<String> {
 #[test]
 fn every_query_and_every_alert_has_data_from_running_tiers() {
     let Some(package) = or_skip(debian::package("prometheus")) else { return };
-    let watched = start(&package);
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("victoria");
+    fs::create_dir(&place).expect("makes");
+    // What was written just now is shown at once.
+    let victoria = Victoria::start(&place, &["-search.latencyOffset=0s"]);
+    let Some(victoria) = or_skip(victoria) else { return };
+    let watched = start(&package, victoria, folder);
     let queries = queries();
-    assert!(queries.len() >= 50, "only {} queries", queries.len());
+    assert!(queries.len() >= 60, "only {} queries", queries.len());
+    let sensors = queries.iter().filter(|(_, query)| query.contains("sensor_")).count();
+    assert!(sensors >= 10, "only {sensors} queries of sensors");
     let mut faults = watched.silent(&queries);
 
     let evaluated = || -> Result<Value, String> {
@@ -215,10 +236,16 @@ fn every_query_and_every_alert_has_data_from_running_tiers() {
     let named: Vec<(String, String)> =
         metrics(&named).into_iter().map(|name| ("alerts".to_owned(), name)).collect();
     faults.extend(watched.silent(&named));
+    // By what the registry says of them, as the dashboard's variables pick groups.
+    let groups = ["sensor_", "pump", "hall 1"];
+    let [prefix, kind, place] = groups;
+    let group = format!(
+        "count(count by (device) ({{__name__=~\"{prefix}.+\",tenant=\"default\",type=\"{kind}\",location=\"{place}\"}})) == 7"
+    );
     // The one that never came is silent, those that send are not.
     let silent = "sum by (type) (forebay_storage_devices_silent) == 1".to_owned();
     let talking = "forebay_storage_devices_silent{type=\"pump\"} == 0".to_owned();
     let told = |query| ("registry".to_owned(), query);
-    faults.extend(watched.silent(&[told(silent), told(talking)]));
+    faults.extend(watched.silent(&[told(group), told(silent), told(talking)]));
     assert!(faults.is_empty(), "without data:\n  {}", faults.join("\n  "));
 }

@@ -29,6 +29,8 @@ pub struct Script {
     /// Bytes of padding for each series; zero: no second reading.
     padding_bytes: Vec<usize>,
     padding: String,
+    /// Readings carry the times of their series.
+    is_timed: bool,
 }
 
 /// One device's part of the script in one session: which series, and from where.
@@ -53,7 +55,14 @@ impl Script {
         } else {
             text(seed, longest + PADDING_STARTS as usize)
         };
-        Self { seed, series, padding_bytes, padding }
+        Self { seed, series, padding_bytes, padding, is_timed: true }
+    }
+
+    /// The same without the times that were recorded: each reading is as of the moment in which it
+    /// arrives, which is where a dashboard looks.
+    #[must_use]
+    pub fn untimed(self) -> Self {
+        Self { is_timed: false, ..self }
     }
 
     /// A device's name: that of its series and its number, so that a prefix selects a kind.
@@ -80,7 +89,8 @@ impl Script {
     #[must_use]
     pub fn reading(&self, voice: Voice, seq: u64, index: u16) -> Reading<'_> {
         if index == 0 {
-            first_reading(&self.series[voice.series], voice.start + (seq - 1))
+            let reading = first_reading(&self.series[voice.series], voice.start + (seq - 1));
+            Reading { time: reading.time.filter(|_| self.is_timed), ..reading }
         } else {
             let from = (mix(voice.salt ^ seq) % PADDING_STARTS) as usize;
             let text = &self.padding[from..from + self.padding_bytes[voice.series]];
