@@ -75,7 +75,7 @@ fn start(prometheus: &debian::Package, victoria: Victoria, folder: tempfile::Tem
          [storage.lake.flush]\nage = \"1s\"\n\
          [storage.registry]\nfiles = [\"devices.csv\"]\nsilent_after = \"10s\"\n\
          [storage.remote_write]\nenabled = true\nurl = \"{url}\"\nprefix = \"sensor_\"\n\
-         hold_back = \"0s\"\n[middle.consumers]\nrequired = [\"lake\", \"remote-write\"]\n",
+         hold_back = \"0s\"\n[middle.consumers]\nrequired = [\"lake\", \"remote-write\"]\ndetach = [\"remote-write\"]\n",
         at(0),
         at(1),
         at(2),
