@@ -18,9 +18,10 @@ mod crowd;
 #[path = "front/memory.rs"]
 mod memory;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
+use clap::Parser;
 use forebay_benches::{
     Goal, Report,
     load::{
@@ -28,6 +29,7 @@ use forebay_benches::{
         front::{Callers, Devices},
         trusting_everybody,
     },
+    options::{Place, Shown},
     process,
     served::{self, Served},
     sink::Sink,
@@ -47,22 +49,37 @@ const DEVICES_PER_SECOND: f64 = 20_000.0;
 /// Callers at a time in a storm of handshakes.
 const CALLERS: usize = 200;
 
+/// Measures the front alone.
+#[derive(Parser)]
 struct Options {
+    /// What is measured.
+    #[arg(
+        default_values = ["memory", "rate", "latency", "handshakes"],
+        value_parser = ["memory", "rate", "latency", "handshakes", "crowd"],
+    )]
     parts: Vec<String>,
+    /// Of each run.
+    #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Runs of which the median is taken.
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Devices at a time.
+    #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    dir: Option<PathBuf>,
-    json: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 fn main() -> Result<()> {
     if served::serve_if_asked()? || crowd::join_if_asked()? {
         return Ok(());
     }
-    let options = options()?;
+    let options = Options::parse();
     process::stay_on(OTHER_CPU)?;
-    let report = Report { json: options.json };
+    let report = options.shown.report();
     for part in &options.parts {
         match part.as_str() {
             "memory" => memory::measure(&options, &report)?,
@@ -70,40 +87,10 @@ fn main() -> Result<()> {
             "latency" => latency(&options, &report)?,
             "handshakes" => handshakes(&options, &report)?,
             "crowd" => crowd::measure(&options, &report)?,
-            other => bail!("unknown part {other}"),
+            other => unreachable!("{other} is no part"),
         }
     }
     Ok(())
-}
-
-fn options() -> Result<Options> {
-    let mut options = Options {
-        parts: Vec::new(),
-        seconds: 2.0,
-        rounds: 3,
-        connections: 10_000,
-        dir: None,
-        json: false,
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
-        match argument.as_str() {
-            // Cargo says what it runs.
-            "--bench" => {}
-            "--json" => options.json = true,
-            "--seconds" => options.seconds = value()?.parse()?,
-            "--rounds" => options.rounds = value()?.parse()?,
-            "--connections" => options.connections = value()?.parse()?,
-            "--dir" => options.dir = Some(value()?.into()),
-            flag if flag.starts_with('-') => bail!("unknown argument {flag}"),
-            part => options.parts.push(part.to_owned()),
-        }
-    }
-    if options.parts.is_empty() {
-        options.parts = ["memory", "rate", "latency", "handshakes"].map(str::to_owned).into();
-    }
-    Ok(options)
 }
 
 /// A front, its folder and its middle.
@@ -116,7 +103,7 @@ struct Stand {
 
 impl Stand {
     fn start(options: &Options, level: Level, tls: bool) -> Result<Self> {
-        let folder = folder(options)?;
+        let folder = options.place.folder()?;
         let sink = Sink::start()?;
         let mut config = config(folder.path(), &sink, level)?;
         let mut tls_config = None;
@@ -136,13 +123,6 @@ impl Stand {
         self.served.stop()?;
         self.sink.stop()
     }
-}
-
-fn folder(options: &Options) -> Result<tempfile::TempDir> {
-    Ok(match &options.dir {
-        Some(dir) => tempfile::tempdir_in(dir)?,
-        None => tempfile::tempdir()?,
-    })
 }
 
 /// A front with one thread of sessions on a port of its own.

@@ -14,7 +14,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use forebay_benches::{Goal, Report, median};
+use clap::Parser;
+use forebay_benches::{Goal, Report, median, options::Shown};
 use rustix::time::{ClockId, clock_gettime};
 
 #[path = "link/ends.rs"]
@@ -191,14 +192,24 @@ fn between_queues(to: &Report, dir: &Path, entries: u64, count: usize) {
     report(to, "between two queues, disk", &all);
 }
 
+/// Measures the link.
+#[derive(Parser)]
+struct Options {
+    /// Fewer entries and rounds.
+    #[arg(long)]
+    quick: bool,
+    /// One part alone; the last two print bare figures, for a profiler.
+    #[arg(long, value_parser = ["uplink", "feed", "queues", "ours", "our-feed"])]
+    only: Option<String>,
+    #[command(flatten)]
+    shown: Shown,
+}
+
 fn main() {
-    // Cargo appends --bench.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let to = Report { json: has("--json") };
-    let (entries, count) = if has("--quick") { (200_000, 3) } else { (1_000_000, 9) };
-    // One part alone, for a profiler.
-    let only = arguments.iter().find_map(|argument| argument.strip_prefix("--only="));
+    let options = Options::parse();
+    let to = options.shown.report();
+    let (entries, count) = if options.quick { (200_000, 3) } else { (1_000_000, 9) };
+    let only = options.only.as_deref();
     let wanted = |part: &str| only.is_none_or(|only| only == part);
     let dir = std::env::var_os("FOREBAY_BENCH_DIR")
         .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-link"), PathBuf::from);

@@ -24,13 +24,16 @@ mod nats;
 #[path = "peers/redis.rs"]
 mod redis;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use clap::Parser;
 use forebay_benches::{
     Goal, Report,
     load::{Crowd, Flow, Pace, Target},
-    median, process, served,
+    median,
+    options::{Place, Shown},
+    process, served,
 };
 
 use broker::{BROKERS, Kind, Safe};
@@ -38,12 +41,22 @@ use broker::{BROKERS, Kind, Safe};
 const CONNECTIONS: [usize; 3] = [1, 100, 1000];
 const WINDOWS: [u32; 2] = [1, 64];
 
+/// Measures our front beside other brokers.
+#[derive(Parser)]
 struct Options {
+    /// What is measured.
+    #[arg(default_values = ["rate", "loss"], value_parser = ["rate", "loss"])]
     parts: Vec<String>,
+    /// Of each run.
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// Runs of which the median is taken.
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
-    dir: Option<PathBuf>,
-    json: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// One run and what it cost the server.
@@ -63,39 +76,16 @@ fn main() -> Result<()> {
     if served::serve_if_asked()? {
         return Ok(());
     }
-    let options = options()?;
-    let report = Report { json: options.json };
+    let options = Options::parse();
+    let report = options.shown.report();
     for part in &options.parts {
         match part.as_str() {
             "rate" => rate(&options, &report)?,
             "loss" => loss::measure(&report)?,
-            other => bail!("unknown part {other}"),
+            other => unreachable!("{other} is no part"),
         }
     }
     Ok(())
-}
-
-fn options() -> Result<Options> {
-    let mut options =
-        Options { parts: Vec::new(), seconds: 1.0, rounds: 3, dir: None, json: false };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
-        match argument.as_str() {
-            // Cargo says what it runs.
-            "--bench" => {}
-            "--json" => options.json = true,
-            "--seconds" => options.seconds = value()?.parse()?,
-            "--rounds" => options.rounds = value()?.parse()?,
-            "--dir" => options.dir = Some(value()?.into()),
-            flag if flag.starts_with('-') => bail!("unknown argument {flag}"),
-            part => options.parts.push(part.to_owned()),
-        }
-    }
-    if options.parts.is_empty() {
-        options.parts = ["rate", "loss"].map(str::to_owned).into();
-    }
-    Ok(options)
 }
 
 fn rate(options: &Options, report: &Report) -> Result<()> {
@@ -147,10 +137,7 @@ fn run(
     kind: &Kind,
     connections: usize,
 ) -> Result<Vec<Medians>> {
-    let folder = match &options.dir {
-        Some(dir) => tempfile::tempdir_in(dir)?,
-        None => tempfile::tempdir()?,
-    };
+    let folder = options.place.folder()?;
     let mut broker = (kind.start)(folder.path(), true)
         .with_context(|| format!("{} did not start", kind.name))?;
     let target = Target::plain(broker.address());

@@ -14,14 +14,18 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use forebay_benches::{Goal, Report};
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use forebay_benches::{
+    Goal,
+    options::{Place, Shown},
+};
 use forebay_fleet::{
     checker::{Checker, lake},
     fleet::{Fleet, Plan},
@@ -50,16 +54,28 @@ const MIB_LOADED: f64 = 150e6 / 1048576.0;
 /// A thousand times that is what we aim at.
 const GOAL_PER_SECOND: f64 = 1000.0 * KAFKA_MQTT_PER_SECOND;
 
+/// Measures the whole path.
+#[derive(Parser)]
 struct Options {
+    /// Of each run.
+    #[arg(long, default_value_t = 5.0)]
     seconds: f64,
     /// Runs of which the median is taken.
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Devices at a time.
+    #[arg(long, default_value_t = 200)]
     devices: u32,
-    /// One of the levels, one of the windows; none is both.
+    /// One of the levels [default: both].
+    #[arg(long, value_parser = ["process", "disk"])]
     durability: Option<String>,
+    /// One of the windows, 1 or 64 [default: both].
+    #[arg(long)]
     window: Option<u32>,
-    dir: Option<PathBuf>,
-    json: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// What one run gives.
@@ -80,8 +96,8 @@ fn main() -> Result<()> {
     if let [TIERS, dir, durability] = &*arguments.iter().map(String::as_str).collect::<Vec<_>>() {
         return serve(Path::new(dir), durability);
     }
-    let options = options()?;
-    let report = Report { json: options.json };
+    let options = Options::parse();
+    let report = options.shown.report();
     let is_wanted = |durability| options.durability.as_deref().is_none_or(|it| it == durability);
     for durability in ["process", "disk"].into_iter().filter(|it| is_wanted(*it)) {
         for window in [1, 64].into_iter().filter(|it| options.window.is_none_or(|one| one == *it)) {
@@ -124,35 +140,6 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn options() -> Result<Options> {
-    let mut options = Options {
-        seconds: 5.0,
-        rounds: 3,
-        devices: 200,
-        durability: None,
-        window: None,
-        dir: None,
-        json: false,
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
-        match argument.as_str() {
-            // Cargo says what it runs.
-            "--bench" => {}
-            "--json" => options.json = true,
-            "--seconds" => options.seconds = value()?.parse()?,
-            "--rounds" => options.rounds = value()?.parse()?,
-            "--devices" => options.devices = value()?.parse()?,
-            "--durability" => options.durability = Some(value()?),
-            "--window" => options.window = Some(value()?.parse()?),
-            "--dir" => options.dir = Some(value()?.into()),
-            other => bail!("unknown argument {other}"),
-        }
-    }
-    Ok(options)
 }
 
 /// All tiers in this process.
@@ -306,10 +293,7 @@ fn gauge(registry: &Registry, name: &str) -> f64 {
 }
 
 fn measure(options: &Options, durability: &str, window: u32) -> Result<Figures> {
-    let folder = match &options.dir {
-        Some(dir) => tempfile::tempdir_in(dir)?,
-        None => tempfile::tempdir()?,
-    };
+    let folder = options.place.folder()?;
     let mut tiers = TiersProcess::start(folder.path(), durability)?;
     let largest = |most: f64, tiers: &TiersProcess| most.max(tiers.rss_anon_mib());
     let (mut idle_mib, mut loaded_mib) = (0.0, 0.0);

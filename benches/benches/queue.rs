@@ -8,7 +8,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use forebay_benches::{Goal, Report, median};
+use clap::Parser;
+use forebay_benches::{Goal, Report, median, options::Shown};
 use forebay_queue::floor::Floor;
 use forebay_queue::{Durability, Options, Queue};
 
@@ -338,40 +339,28 @@ fn recovery(report: &Report, dir: &Path) {
     let _ = std::fs::remove_dir_all(path);
 }
 
-/// What the command line asks for.
+/// Measures the queue.
+#[derive(Parser)]
 struct Wanted {
-    json: bool,
     /// Nothing but 256 B in 64 MiB on ext4.
+    #[arg(long)]
     quick: bool,
     /// One part of it, by its function's name.
+    #[arg(long, value_name = "PART")]
     only: Option<String>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Wanted {
-    fn of_arguments() -> Self {
-        let mut wanted = Wanted { json: false, quick: false, only: None };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                // Cargo says what it runs.
-                "--bench" => {}
-                "--json" => wanted.json = true,
-                "--quick" => wanted.quick = true,
-                "--only" => wanted.only = arguments.next(),
-                other => panic!("unknown argument {other}: --json, --quick, --only PART"),
-            }
-        }
-        wanted
-    }
-
     fn has(&self, part: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == part)
     }
 }
 
 fn main() {
-    let wanted = Wanted::of_arguments();
-    let report = Report { json: wanted.json };
+    let wanted = Wanted::parse();
+    let report = wanted.shown.report();
     let root = std::env::var_os("FOREBAY_BENCH_DIR")
         .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-queue"), PathBuf::from);
     std::fs::create_dir_all(&root).expect("bench directory");

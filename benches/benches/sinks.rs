@@ -11,7 +11,8 @@
 //! What it cannot show: a network, a store on a machine of its own, and a table that is large.
 
 use anyhow::Result;
-use forebay_benches::Report;
+use clap::Parser;
+use forebay_benches::{Report, options::Shown};
 
 #[cfg(feature = "peers")]
 #[path = "sinks/clickhouse.rs"]
@@ -59,20 +60,21 @@ const PARTS: &[(&str, Part)] = &[
     ("parquet", parquet::measure),
 ];
 
+/// Measures rows into each store beside the store's own best loader.
+#[derive(Parser)]
+struct Options {
+    /// What is measured [default: all].
+    parts: Vec<String>,
+    #[command(flatten)]
+    shown: Shown,
+}
+
 fn main() -> Result<()> {
     forebay_ops::logs::init_with(forebay_ops::logs::Format::Text, "error")?;
-    let mut report = Report { json: false };
-    let mut names = Vec::new();
-    for argument in std::env::args().skip(1) {
-        match argument.as_str() {
-            // Cargo says what it runs.
-            "--bench" => {}
-            "--json" => report.json = true,
-            name => {
-                anyhow::ensure!(PARTS.iter().any(|(part, _)| *part == name), "no part {name}");
-                names.push(argument);
-            }
-        }
+    let options = Options::parse();
+    let (names, report) = (&options.parts, options.shown.report());
+    if let Some(name) = names.iter().find(|name| PARTS.iter().all(|(part, _)| part != name)) {
+        anyhow::bail!("no part {name}");
     }
     for (name, measure) in PARTS {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod load;
+pub mod options;
 pub mod process;
 mod report;
 pub mod served;

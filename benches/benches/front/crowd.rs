@@ -23,7 +23,7 @@ use forebay_benches::{
 use forebay_front::config::Level;
 use forebay_ops::ByteSize;
 
-use crate::{MESSAGE_BYTES, Options, config, folder, with_source};
+use crate::{MESSAGE_BYTES, Options, config, with_source};
 
 const JOIN: &str = "join-a-crowd";
 /// Connections of one process: a tenth below the least limit of descriptors that is usual, as the
@@ -127,7 +127,7 @@ impl Drop for Part {
 pub(crate) fn measure(options: &Options, report: &Report) -> Result<()> {
     let count = options.connections;
     let processes = count.div_ceil(PROCESS_MAX);
-    let folder = folder(options)?;
+    let folder = options.place.folder()?;
     let sink = Sink::start()?;
     let mut fronts: Vec<Served> = Vec::new();
     for number in 0..processes {
