@@ -97,8 +97,9 @@ impl Detachable {
 
     /// How each of them stands.
     pub(crate) fn standings(&self) -> Vec<Standing> {
-        let gaps = self.lock_gaps();
+        // In the order of `detach`, which holds the readers while it writes a gap down.
         let readers = lock_readers(&self.readers);
+        let gaps = self.lock_gaps();
         let mut names: Vec<&String> = self.names.iter().collect();
         names.extend(gaps.all().iter().map(|gap| &gap.consumer));
         names.sort_unstable();
