@@ -87,6 +87,8 @@ struct Consumer {
     #[serde(default)]
     held: u64,
     #[serde(default)]
+    given_up: u64,
+    #[serde(default)]
     missing_messages: i64,
     #[serde(default)]
     missing_rows: i64,
@@ -120,6 +122,8 @@ struct Sink {
     unreadable: u64,
     /// Messages that wait for it in the middle.
     held: u64,
+    /// Messages that it will never get: it was detached, and its gaps name them.
+    given_up: u64,
     rows: u64,
     stored: u64,
     dead: u64,
@@ -287,6 +291,7 @@ impl Balance {
                 messages: one.messages,
                 unreadable: one.unreadable,
                 held: one.held,
+                given_up: one.given_up,
                 rows: one.rows,
                 stored: one.stored,
                 dead: one.dead,
@@ -321,6 +326,13 @@ impl fmt::Display for Balance {
                 "{consumer}: {messages} messages ({unreadable} unreadable), {held} held; \
                  rows {rows} = stored {stored} + dead-lettered {dead} + left out {left_out}"
             )?;
+            if sink.given_up > 0 {
+                writeln!(
+                    f,
+                    "{consumer}: {} messages given up while it was detached",
+                    sink.given_up
+                )?;
+            }
         }
         for Fault { place, missing, what } in &self.faults {
             match missing {

@@ -5,7 +5,7 @@
 //! ([`Accounts`]). The figures are read under the locks that their writers hold, so that none of
 //! them is of another moment.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use forebay_link::{QueueId, Seq};
 use forebay_queue::Queue;
@@ -16,6 +16,7 @@ use crate::{
     accounts::{Account, Accounts},
     consumers::PREFIX,
     dedup::{Dedup, ledger::Ledger},
+    detach::Detachable,
 };
 
 /// The least that a record of the log takes: its header of 32 bytes, the origin, and one byte more,
@@ -36,6 +37,8 @@ pub(crate) struct Counted {
     pub tally: Tally,
     /// Messages that it has not committed yet.
     pub held: u64,
+    /// Messages that it never got because it was detached: they lie in its gaps.
+    pub given_up: u64,
     /// Messages that the log had and that it never got; below 0, those it got and never were.
     pub missing_messages: i64,
     /// Rows that it made and that neither reached the store nor were set aside; below 0, those
@@ -44,17 +47,26 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// Compares an account with the log, of which `pending_bytes` are not committed.
-    fn of(account: &Account, ledger: &Ledger, pending_bytes: u64) -> Option<Self> {
+    /// Compares an account with the log, of which `pending_bytes` are not committed and so many
+    /// entries lie in gaps.
+    fn of(
+        account: &Account,
+        ledger: &Ledger,
+        pending_bytes: u64,
+        gap_entries: u64,
+    ) -> Option<Self> {
         let tally = account.tally;
         let due = difference(ledger.entries, account.before?.messages + tally.messages);
         let held_max = i64::try_from(pending_bytes / RECORD_BYTES_MIN).unwrap_or(i64::MAX);
         let held = due.clamp(0, held_max);
+        // Of a gap's entries some are position markers, and some it had read and stored.
+        let given_up = (due - held).clamp(0, i64::try_from(gap_entries).unwrap_or(i64::MAX));
         let accounted = tally.stored + tally.dead + tally.left_out;
         Some(Self {
             tally,
             held: held.unsigned_abs(),
-            missing_messages: due - held,
+            given_up: given_up.unsigned_abs(),
+            missing_messages: due - held - given_up,
             missing_rows: difference(tally.rows, accounted),
         })
     }
@@ -68,11 +80,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The ledger, and how each durable consumer stands against it.
+/// The ledger, and how each durable consumer stands against it; `gap_entries` tells how many entries
+/// of this log a consumer's gaps name.
 pub(crate) fn standings(
     log: &Queue,
     dedup: &Mutex<Dedup>,
     accounts: &Mutex<Accounts>,
+    gap_entries: impl Fn(&str) -> u64,
 ) -> (Ledger, Vec<Standing>) {
     // The consumers' first: one that commits meanwhile is only seen as it was.
     let accounts = lock(accounts);
@@ -81,18 +95,71 @@ pub(crate) fn standings(
     let standing = |reader: forebay_queue::ReaderStat| {
         let consumer = reader.name.strip_prefix(PREFIX)?.to_owned();
         let account = accounts.latest(&consumer);
-        let counted = account.and_then(|one| Counted::of(&one, &ledger, reader.pending_bytes));
+        // After the cursor: a gap is written down before the cursor passes it.
+        let gap = gap_entries(&consumer);
+        let counted = account.and_then(|one| Counted::of(&one, &ledger, reader.pending_bytes, gap));
         Some(Standing { consumer, counted })
     };
     (ledger, log.readers().into_iter().filter_map(standing).collect())
 }
 
-/// What `forebay check` asks.
-pub(crate) fn report(log: &Queue, dedup: &Mutex<Dedup>, accounts: &Mutex<Accounts>) -> Value {
-    let (ledger, standings) = standings(log, dedup, accounts);
-    let consumers = standings.iter().map(|Standing { consumer, counted }| match counted {
-        None => json!({ "consumer": consumer, "counted": false }),
-        Some(Counted { tally, held, missing_messages, missing_rows }) => json!({
+/// All books of a running middle.
+#[derive(Debug, Clone)]
+pub(crate) struct Books {
+    pub log: Weak<Queue>,
+    pub dedup: Weak<Mutex<Dedup>>,
+    pub accounts: Weak<Mutex<Accounts>>,
+    pub detachable: Weak<Detachable>,
+}
+
+impl Books {
+    /// What the log holds and has passed over; `None` once the tier has ended.
+    pub(crate) fn ledger(&self) -> Option<Ledger> {
+        Some(lock(&*self.dedup.upgrade()?).ledger)
+    }
+
+    /// The ledger, and how each durable consumer stands against it.
+    pub(crate) fn standings(&self) -> Option<(Ledger, Vec<Standing>)> {
+        let detachable = self.detachable.upgrade()?;
+        let gap_entries = |consumer: &str| detachable.gap_entries(consumer);
+        let (log, dedup) = (self.log.upgrade()?, self.dedup.upgrade()?);
+        Some(standings(&log, &dedup, &*self.accounts.upgrade()?, gap_entries))
+    }
+
+    /// What `forebay check` asks.
+    pub(crate) fn report(&self) -> Option<Value> {
+        let (ledger, standings) = self.standings()?;
+        let consumers: Vec<_> = standings.iter().map(Standing::report).collect();
+        let dedup = self.dedup.upgrade()?;
+        let mut sources: Vec<_> = lock(&dedup).sources.iter().collect();
+        sources.sort_unstable_by_key(|(queue, _)| *queue);
+        let sources = sources.into_iter().map(|(queue, source)| {
+            json!({
+                "queue": QueueId::new(queue).to_string(),
+                "position": Seq::new(source.position).to_string(),
+            })
+        });
+        Some(json!({
+            "tier": "middle",
+            "queue": self.log.upgrade()?.id().to_string(),
+            "received": ledger.received(),
+            "appended": ledger.entries,
+            "duplicates": ledger.duplicates,
+            "lost": ledger.lost,
+            "consumers": consumers,
+            "sources": sources.collect::<Vec<_>>(),
+        }))
+    }
+}
+
+impl Standing {
+    fn report(&self) -> Value {
+        let Self { consumer, counted } = self;
+        let Some(Counted { tally, held, given_up, missing_messages, missing_rows }) = counted
+        else {
+            return json!({ "consumer": consumer, "counted": false });
+        };
+        json!({
             "consumer": consumer,
             "counted": true,
             "messages": tally.messages,
@@ -102,29 +169,11 @@ pub(crate) fn report(log: &Queue, dedup: &Mutex<Dedup>, accounts: &Mutex<Account
             "dead": tally.dead,
             "left_out": tally.left_out,
             "held": held,
+            "given_up": given_up,
             "missing_messages": missing_messages,
             "missing_rows": missing_rows,
-        }),
-    });
-    let consumers: Vec<_> = consumers.collect();
-    let mut sources: Vec<_> = lock(dedup).sources.iter().collect();
-    sources.sort_unstable_by_key(|(queue, _)| *queue);
-    let sources = sources.into_iter().map(|(queue, source)| {
-        json!({
-            "queue": QueueId::new(queue).to_string(),
-            "position": Seq::new(source.position).to_string(),
         })
-    });
-    json!({
-        "tier": "middle",
-        "queue": log.id().to_string(),
-        "received": ledger.received(),
-        "appended": ledger.entries,
-        "duplicates": ledger.duplicates,
-        "lost": ledger.lost,
-        "consumers": consumers,
-        "sources": sources.collect::<Vec<_>>(),
-    })
+    }
 }
 
 /// Where a consumer stands by the note beside its cursor.
@@ -137,19 +186,19 @@ mod tests {
     use super::*;
     use crate::accounts::Before;
 
-    fn counted(entries: u64, messages: u64, pending_bytes: u64) -> Counted {
+    fn counted(entries: u64, messages: u64, pending_bytes: u64, gap: u64) -> Counted {
         let tally =
             Tally { messages, rows: 10, stored: 7, dead: 1, left_out: 1, ..Tally::default() };
         let before = Some(Before { records: 100, messages: 100 });
         let account = Account { committed: Seq::ZERO, tally, before };
         let ledger = Ledger { entries, ..Ledger::default() };
-        Counted::of(&account, &ledger, pending_bytes).expect("counted")
+        Counted::of(&account, &ledger, pending_bytes, gap).expect("counted")
     }
 
     #[test]
     fn what_is_not_committed_is_held_and_what_cannot_be_is_missing() {
         let seen = |entries, messages, bytes| {
-            let Counted { held, missing_messages, .. } = counted(entries, messages, bytes);
+            let Counted { held, missing_messages, .. } = counted(entries, messages, bytes, 0);
             (held, missing_messages)
         };
         assert_eq!(seen(150, 50, 0), (0, 0));
@@ -157,6 +206,18 @@ mod tests {
         assert_eq!(seen(150, 51, 0), (0, -1));
         assert_eq!(seen(150, 40, 10 * RECORD_BYTES_MIN), (10, 0));
         assert_eq!(seen(150, 38, 10 * RECORD_BYTES_MIN), (10, 2));
-        assert_eq!(counted(150, 50, 0).missing_rows, 1);
+        assert_eq!(counted(150, 50, 0, 0).missing_rows, 1);
+    }
+
+    #[test]
+    fn what_a_gap_names_is_given_up_and_no_more_than_that() {
+        let seen = |messages, gap| {
+            let Counted { given_up, missing_messages, .. } = counted(150, messages, 0, gap);
+            (given_up, missing_messages)
+        };
+        assert_eq!(seen(40, 10), (10, 0));
+        assert_eq!(seen(45, 10), (5, 0), "the other five were read before it was detached");
+        assert_eq!(seen(38, 10), (10, 2));
+        assert_eq!(seen(51, 10), (0, -1));
     }
 }

@@ -113,6 +113,14 @@ impl Detachable {
         names.into_iter().map(standing).collect()
     }
 
+    /// How many entries of this log the gaps of a consumer name.
+    pub(crate) fn gap_entries(&self, consumer: &str) -> u64 {
+        let queue = self.log.id().to_string();
+        let gaps = self.lock_gaps();
+        let of_it = gaps.all().iter().filter(|gap| gap.consumer == consumer && gap.queue == queue);
+        of_it.map(|gap| gap.entries).sum()
+    }
+
     fn lock_gaps(&self) -> MutexGuard<'_, Gaps> {
         self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
     }

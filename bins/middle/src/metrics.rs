@@ -13,10 +13,7 @@ use forebay_ops::{Metrics, MetricsError};
 use forebay_queue::Queue;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry};
 
-use crate::{
-    accounts::Accounts, balance::standings, clock::wall_us, consumers::PREFIX, dedup::Dedup,
-    detach::Detachable,
-};
+use crate::{balance::Books, clock::wall_us, consumers::PREFIX, dedup::Dedup, detach::Detachable};
 
 /// What the collector counts.
 #[derive(Debug)]
@@ -108,13 +105,11 @@ impl SnapshotMetrics {
 
 /// What is read off at a scrape.
 pub(crate) struct Sources {
-    pub log: Weak<Queue>,
-    pub dedup: Weak<Mutex<Dedup>>,
+    pub books: Books,
     pub receiver: Arc<ReceiverStats>,
     pub publisher: Arc<PublisherStats>,
     pub replay: Arc<ReplayStats>,
     pub snapshots: SnapshotMetrics,
-    pub accounts: Weak<Mutex<Accounts>>,
 }
 
 impl Sources {
@@ -123,9 +118,9 @@ impl Sources {
         let metrics = Metrics::new(registry);
         uplink(&metrics, self.receiver)?;
         feed(&metrics, self.publisher, self.replay)?;
-        queue(&metrics, self.log.clone())?;
-        accounts(&metrics, self.log, self.dedup.clone(), self.accounts)?;
-        dedup(&metrics, self.dedup, self.snapshots)
+        queue(&metrics, self.books.log.clone())?;
+        dedup(&metrics, self.books.dedup.clone(), self.snapshots)?;
+        balance(&metrics, self.books)
     }
 }
 
@@ -270,12 +265,12 @@ fn feed(
 }
 
 fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
-    let lag = metrics.gauges(
+    let mut scrape = metrics.scrape();
+    let lag = scrape.gauges(
         "forebay_middle_consumer_lag_bytes",
         "Bytes of the log that a durable consumer has not committed.",
         &["consumer"],
     )?;
-    let mut scrape = metrics.scrape();
     let capacity = scrape.gauge("forebay_middle_queue_capacity_bytes", "Bytes of the log.")?;
     let used = scrape.gauge("forebay_middle_queue_used_bytes", "Bytes not yet reclaimed.")?;
     let unproven = scrape.gauge(
@@ -293,7 +288,7 @@ fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
     )?;
     let corrupt = scrape
         .total("forebay_middle_queue_corrupt_total", "Damaged ranges met since the start.")?;
-    let refresh = move || {
+    scrape.register(move || {
         let Some(log) = log.upgrade() else { return };
         let stat = log.stat();
         capacity.set(stat.capacity_bytes as i64);
@@ -309,42 +304,37 @@ fn queue(metrics: &Metrics, log: Weak<Queue>) -> Result<(), MetricsError> {
                 None => unproven.set(pending),
             }
         }
-    };
-    // The lags are a vector of their own, which a scrape may read before it is refreshed.
-    refresh();
-    scrape.register(refresh)
+    })
 }
 
-fn accounts(
-    metrics: &Metrics,
-    log: Weak<Queue>,
-    dedup: Weak<Mutex<Dedup>>,
-    accounts: Weak<Mutex<Accounts>>,
-) -> Result<(), MetricsError> {
-    let consumer = &["consumer"];
-    let held = metrics.gauges(
+fn balance(metrics: &Metrics, books: Books) -> Result<(), MetricsError> {
+    let mut scrape = metrics.scrape();
+    let held = scrape.gauges(
         "forebay_middle_held_messages",
         "Messages that a durable consumer has not committed.",
-        consumer,
+        &["consumer"],
     )?;
-    let missing = metrics.gauges(
+    let missing = scrape.gauges(
         "forebay_middle_missing_messages",
-        "Messages that the log had and a durable consumer never got; not 0 is a loss, or below 0 a \
-         message too many.",
-        consumer,
+        "Messages that the log had, no gap of a detached consumer names, and a durable consumer \
+         never got; not 0 is a loss, or below 0 a message too many.",
+        &["consumer"],
     )?;
-    let missing_rows = metrics.gauges(
+    let missing_rows = scrape.gauges(
         "forebay_middle_missing_rows",
         "Rows that a durable consumer made and neither stored nor set aside; not 0 is a loss, or \
          below 0 a row too many.",
-        consumer,
+        &["consumer"],
     )?;
-    let rows = metrics.gauges(
+    let rows = scrape.gauges(
         "forebay_middle_consumer_rows",
         "Rows that a durable consumer has accounted for since its beginning, over all restarts.",
         &["consumer", "fate"],
     )?;
-    let mut scrape = metrics.scrape();
+    let uncounted = scrape.gauge(
+        "forebay_middle_uncounted_consumers",
+        "Durable consumers that keep no tally, or joined later and have not caught up yet.",
+    )?;
     let mut fates = Vec::new();
     for fate in ["appended", "duplicate", "lost"] {
         let mut scrape = metrics.with_label("fate", fate).scrape();
@@ -354,15 +344,9 @@ fn accounts(
         )?;
         fates.push((scrape, total));
     }
-    let uncounted = scrape.gauge(
-        "forebay_middle_uncounted_consumers",
-        "Durable consumers that keep no tally, or joined later and have not caught up yet.",
-    )?;
-    let parts = move || Some((log.upgrade()?, dedup.upgrade()?, accounts.upgrade()?));
-    let dedup_of = parts.clone();
-    let refresh = move || {
-        let Some((log, dedup, accounts)) = parts() else { return };
-        let (_, standings) = standings(&log, &dedup, &accounts);
+    let ledgers = books.clone();
+    scrape.register(move || {
+        let Some((_, standings)) = books.standings() else { return };
         let known = standings.iter().filter_map(|one| Some((&one.consumer, one.counted?)));
         let mut counted = 0;
         for (consumer, one) in known {
@@ -380,15 +364,11 @@ fn accounts(
             }
         }
         uncounted.set((standings.len() - counted) as i64);
-    };
-    // As the lags: vectors of their own, which a scrape may read before they are refreshed.
-    refresh();
-    scrape.register(refresh)?;
+    })?;
     for (number, (scrape, total)) in fates.into_iter().enumerate() {
-        let parts = dedup_of.clone();
+        let books = ledgers.clone();
         scrape.register(move || {
-            let Some((_, dedup, _)) = parts() else { return };
-            let ledger = dedup.lock().unwrap_or_else(PoisonError::into_inner).ledger;
+            let Some(ledger) = books.ledger() else { return };
             total.set([ledger.entries, ledger.duplicates, ledger.lost][number]);
         })?;
     }

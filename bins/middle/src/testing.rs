@@ -200,7 +200,7 @@ impl Middle {
     /// Whether the books agree: what fronts have sent, of which so many are lost, and what the
     /// consumer, which has caught up, has missed.
     pub(crate) fn balance(&self) -> (Ledger, i64) {
-        let (ledger, standings) = standings(&self.log, &self.dedup, &self.accounts);
+        let (ledger, standings) = standings(&self.log, &self.dedup, &self.accounts, |_| 0);
         let [Standing { counted: Some(counted), .. }] = &standings[..] else {
             panic!("not counted: {standings:?}");
         };

@@ -28,7 +28,7 @@ use prometheus::Registry;
 
 use crate::{
     accounts::Accounts,
-    balance,
+    balance::Books,
     clock::Clock,
     collector::Collector,
     config::{Config, Durability},
@@ -241,14 +241,18 @@ pub fn start(
     )
     .map_err(StartError::Thread)?;
     let log = Arc::new(log);
-    let sources = Sources {
+    let books = Books {
         log: Arc::downgrade(&log),
         dedup: Arc::downgrade(&dedup),
+        accounts: Arc::downgrade(&accounts),
+        detachable: Arc::downgrade(&detachable),
+    };
+    let sources = Sources {
+        books: books.clone(),
         receiver: receiver.stats(),
         publisher: publisher.stats(),
         replay: replay.stats(),
         snapshots: snapshot_metrics,
-        accounts: Arc::downgrade(&accounts),
     };
     sources.register(registry)?;
     for (port, pump) in
@@ -256,7 +260,7 @@ pub fn start(
     {
         metrics::connections(registry, port, pump)?;
     }
-    let mut admin = admin(registry, &shutdown, &log, &dedup, &accounts, &detachable, complete);
+    let mut admin = admin(registry, &shutdown, books, complete);
     admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
     server.answer(admin);
     drain.attach(Arc::new(Leaving { log: Arc::downgrade(&log), closed }));
@@ -429,17 +433,9 @@ fn stopped(link: &str, result: Result<(), forebay_link::Error>) {
     }
 }
 
-fn admin(
-    registry: &Registry,
-    shutdown: &Shutdown,
-    log: &Arc<Queue>,
-    dedup: &Arc<Mutex<Dedup>>,
-    accounts: &Arc<Mutex<Accounts>>,
-    detachable: &Arc<Detachable>,
-    complete: bool,
-) -> Admin {
+fn admin(registry: &Registry, shutdown: &Shutdown, books: Books, complete: bool) -> Admin {
     let mut admin = Admin::new(registry, shutdown);
-    let weak = Arc::downgrade(log);
+    let weak = books.log.clone();
     admin.ready("queue", move || {
         let Some(log) = weak.upgrade() else { return Err("the log is closed".to_owned()) };
         let stat = log.stat();
@@ -451,23 +447,18 @@ fn admin(
         Err(format!("no room: {} of {} bytes used", stat.used_bytes, stat.capacity_bytes))
     });
     for path in ["/status", "/v1/status"] {
-        let (log, detachable) = (Arc::downgrade(log), Arc::downgrade(detachable));
+        let (log, detachable) = (books.log.clone(), books.detachable.clone());
         admin.status(path, move || {
             let both = log.upgrade().zip(detachable.upgrade());
             both.map(|(log, detachable)| place::status(&log, &detachable, complete)).into()
         });
     }
-    let (log, dedup) = (Arc::downgrade(log), Arc::downgrade(dedup));
-    let (weak, known, accounts) = (log.clone(), dedup.clone(), Arc::downgrade(accounts));
-    admin.status("/v1/balance", move || {
-        let report =
-            || Some(balance::report(&*weak.upgrade()?, &*known.upgrade()?, &*accounts.upgrade()?));
-        report().into()
-    });
+    let (log, dedup) = (books.log.clone(), books.dedup.clone());
     admin.question("/v1/where", move |parameters| {
         let ended = "the middle has ended";
         let (log, dedup) = (log.upgrade().ok_or(ended)?, dedup.upgrade().ok_or(ended)?);
         place::locate(&log, &dedup, parameters)
     });
+    admin.status("/v1/balance", move || books.report().into());
     admin
 }

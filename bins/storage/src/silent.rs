@@ -33,18 +33,17 @@ pub(crate) fn register(
     last: Arc<LastValues>,
     after: Duration,
 ) -> Result<(), MetricsError> {
-    let labels = &["tenant", "type"];
-    let listed = metrics.gauges(
+    let mut scrape = metrics.scrape();
+    let listed = scrape.gauges(
         "forebay_storage_devices_listed",
         "Devices that the device registry lists.",
-        labels,
+        &["tenant", "type"],
     )?;
-    let silent = metrics.gauges(
+    let silent = scrape.gauges(
         "forebay_storage_devices_silent",
         "Listed devices of which no reading has come for longer than registry.silent_after.",
-        labels,
+        &["tenant", "type"],
     )?;
-    let mut scrape = metrics.scrape();
     let silent_all = scrape.gauge(
         "forebay_storage_devices_silent_all",
         "Listed devices of which no reading has come for longer than registry.silent_after, all \
@@ -52,7 +51,7 @@ pub(crate) fn register(
     )?;
     let began = Instant::now();
     let looked: Mutex<Option<Instant>> = Mutex::new(None);
-    let refresh = move || {
+    scrape.register(move || {
         let mut looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
         if looked.is_some_and(|at| at.elapsed() < LOOK_EVERY.min(after)) {
             return;
@@ -70,10 +69,7 @@ pub(crate) fn register(
             all += silent_now;
         }
         silent_all.set(all);
-    };
-    // The vectors are their own, and may be read before they are refreshed.
-    refresh();
-    scrape.register(refresh)
+    })
 }
 
 fn count(known: &Current, last: &LastValues, after: Duration, judge_unheard: bool) -> Counts {

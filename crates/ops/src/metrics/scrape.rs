@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge, IntCounter, IntGauge};
+use prometheus::{Counter, Gauge, IntCounter, IntGauge, IntGaugeVec};
 
 use super::{Metrics, MetricsError, Result, check_counter, check_gauge};
 
@@ -71,6 +71,21 @@ impl Scrape {
     pub fn gauge(&mut self, name: &'static str, help: &'static str) -> Result<IntGauge> {
         check_gauge(name)?;
         let made = IntGauge::with_opts(self.metrics.opts(name, help)?);
+        self.add(name, made)
+    }
+
+    /// Adds whole numbers that go up and down, by label values.
+    ///
+    /// # Errors
+    /// The name or the help text breaks a rule.
+    pub fn gauges(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec> {
+        check_gauge(name)?;
+        let made = IntGaugeVec::new(self.metrics.opts(name, help)?, labels);
         self.add(name, made)
     }
 
@@ -165,6 +180,7 @@ mod tests {
         let mut scrape = Metrics::new(&registry).with_label("queue", "log").scrape();
         let entries = scrape.gauge("forebay_queue_entries", "Entries held.").unwrap();
         let age = scrape.gauge_float("forebay_queue_oldest_age_seconds", "Age.").unwrap();
+        let lag = scrape.gauges("forebay_queue_lag_bytes", "Behind.", &["reader"]).unwrap();
         let appended = scrape.total("forebay_queue_appended_total", "Appended.").unwrap();
         let spent = scrape.total_float("forebay_queue_sync_seconds_total", "In syncs.").unwrap();
         let read = Arc::clone(&source);
@@ -173,6 +189,7 @@ mod tests {
                 let now = read.load(Ordering::Relaxed);
                 entries.set(now as i64);
                 age.set(now as f64 / 2.0);
+                lag.with_label_values(&["a"]).set(now as i64);
                 appended.set(now);
                 spent.set(now as f64 / 4.0);
             })
@@ -183,6 +200,7 @@ mod tests {
             for line in [
                 format!("forebay_queue_entries{{queue=\"log\"}} {value}"),
                 format!("forebay_queue_oldest_age_seconds{{queue=\"log\"}} {}", value as f64 / 2.0),
+                format!("forebay_queue_lag_bytes{{queue=\"log\",reader=\"a\"}} {value}"),
                 format!("forebay_queue_appended_total{{queue=\"log\"}} {value}"),
                 format!("forebay_queue_sync_seconds_total{{queue=\"log\"}} {}", value as f64 / 4.0),
             ] {
