@@ -29,8 +29,8 @@ const WAIT: Duration = Duration::from_secs(120);
 const RECORDS: u64 = (1 << 30) / PAYLOAD_BYTES as u64;
 /// How far the log is ahead of the good reader.
 const AHEAD: u64 = 12_000;
-/// Two peers at the pump's bound of 64 MiB each, and what a run needs besides.
-const GROWTH_BYTES_MAX: u64 = 192 << 20;
+/// Two peers at the pump's bound of 16 MiB each, and what a run needs besides.
+const GROWTH_BYTES_MAX: u64 = 96 << 20;
 const ENDPOINTS: &str = "FOREBAY_TEST_ENDPOINTS";
 
 fn no_failure() -> OnFailure {

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_wire::feed::TOPIC;
@@ -10,6 +11,7 @@ use forebay_wire::records::BatchBuilder;
 use zeromq::{PubSocket, Socket, SocketSend, ZmqMessage};
 
 use crate::adapter::bind::{Passage, open};
+use crate::adapter::held::Held;
 use crate::adapter::server::Server;
 use crate::adapter::stats::PublisherStats;
 use crate::adapter::thread::{Clock, Stop, Thread, block_on};
@@ -21,6 +23,12 @@ use crate::seam::{FeedSource, OnFailure};
 
 /// Batches published at one go, before the socket's own tasks write them.
 const BATCHES_AT_ONCE: usize = 8;
+/// Bytes that the socket may hold before more is published: its own bound is a number of messages,
+/// and a log far ahead would fill it in no time.
+const HELD_BYTES_MAX: usize = 1024 * 1024;
+/// How long the socket may take to let go of some. The pump takes all at once: only where there is
+/// none can a subscriber that does not read hold it up, and it shall not hold up the others.
+const HELD_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// Publishes a log as it grows, and its head when it does not.
 pub type FeedPublisher = Server<PublisherStats>;
@@ -61,6 +69,7 @@ async fn run(
     let mut machine = Publisher::new(queue, rand::random(), head, config.head_every);
     let mut batch = BatchBuilder::new(config.batch_bytes);
     let clock = Clock::start();
+    let held = Held::default();
     while !stop.is_set() {
         if let Some(frame) = machine.tick(clock.now()) {
             publish(&mut socket, frame).await;
@@ -74,12 +83,13 @@ async fn run(
             stats.records.add(records);
             stats.bytes.add(frame.len() as u64);
             stats.published.set(machine.published().get());
-            publish(&mut socket, frame).await;
+            publish(&mut socket, held.count(frame)).await;
         }
         let after = machine.published();
         if after > before {
             // The socket's own tasks run on this thread: let them write.
             tokio::task::yield_now().await;
+            held.at_most(HELD_BYTES_MAX, HELD_TIME_MAX).await;
             continue;
         }
         tokio::select! {

@@ -8,6 +8,7 @@
 mod bind;
 mod dealer;
 mod feed_publisher;
+mod held;
 mod inbox;
 mod replay_server;
 mod reply;

@@ -4,8 +4,9 @@
 //! does not: lengths are checked before they are believed ([`guard`]), a handshake must be done in
 //! time and only so many may be pending, and a peer that lets too much wait for it is closed. That
 //! bounds what a stopped or slow subscriber can cost the publisher: the pump takes whatever the
-//! publisher sends, up to the backlog, and the library's own queues stay empty. Bodies of large
-//! frames do not even come by: they are spliced (`conduit`).
+//! publisher sends, up to the backlog, and what the library's own queues hold is what the publisher
+//! lets them (`feed_publisher`). Bodies of large frames, and what a peer takes at once, do not even
+//! come by: they are spliced (`conduit`).
 //!
 //! With TLS ([`AcceptTls`]), a peer must have shown a good certificate before a byte of it goes any
 //! further, and must go once the certificate is good no longer. The dialing end of TLS is here too
@@ -46,8 +47,9 @@ pub use crate::pump::tls::{AcceptTls, ConnectTls};
 /// How long a peer that was refused may take to read why.
 const FAREWELL_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// What may lie between the pump and the socket: some frames, so that neither waits for the other
-/// at each.
+/// What may lie between the pump and the socket on the way in: some frames, so that neither waits
+/// for the other at each. On the way out it is the system's default, for the library offers no way
+/// to set it.
 const INNER_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// How much a peer may cost.
@@ -75,7 +77,7 @@ impl PumpConfig {
             handshake_timeout: Duration::from_secs(5),
             handshakes_max: 256,
             connections_max: 4_096,
-            backlog_bytes_max: 64 * 1024 * 1024,
+            backlog_bytes_max: 16 * 1024 * 1024,
         }
     }
 
