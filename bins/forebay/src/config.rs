@@ -27,6 +27,9 @@ enum Deed {
 struct Which {
     /// The TOML file [default: the defaults and the environment alone].
     file: Option<PathBuf>,
+    /// The same, as the commands that run it have it.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
     /// Whose configuration it is.
     #[arg(long, default_value = "node")]
     tier: Tier,
@@ -53,7 +56,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn go<C: Settings>(which: &Which, print: bool) -> Result<(), ConfigError> {
-    let config: C = config::load(which.file.as_deref())?;
+    let config: C =
+        config::load(which.file.as_ref().or(which.config.as_ref()).map(PathBuf::as_path))?;
     if print {
         print!("{}", config::to_toml(&config)?);
     } else {

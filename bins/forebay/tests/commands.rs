@@ -64,6 +64,7 @@ fn devices_reach_the_lake_and_the_terminal_through_a_node_that_drains() {
     fs::write(&config, node(dir.path(), &ports)).unwrap();
     let config = config.to_str().unwrap();
     assert!(output(&["config", "check", config]).status.success());
+    assert!(output(&["config", "check", "--config", config]).status.success());
 
     let mut run =
         Child::spawn("node", &mut forebay(&["run", "--config", config]), dir.path()).unwrap();
