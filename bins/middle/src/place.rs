@@ -84,7 +84,7 @@ pub(crate) fn locate(
     let is_it = |one: &Entry<'_>| {
         Stored::decode(one.payload).is_some_and(|stored| wanted.is_in(stored.entry))
     };
-    let mut tail = log.tail(Some(Seq::NONE));
+    let tail = log.tail(Some(Seq::NONE));
     let found = if known { tail.find(is_it) } else { Ok(None) };
     let place = found.map_err(|error| error.to_string())?;
     let mut consumers = Map::new();

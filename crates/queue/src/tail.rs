@@ -92,6 +92,7 @@ impl Tail {
     }
 
     /// Reads on to the first entry that `is_it` knows, and gives its seq and time; `None` at the end.
+    /// Gaps on the way are passed over without a word.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -105,12 +106,12 @@ impl Tail {
     /// queue.append(7, b"x")?;
     /// let seq = queue.append(8, b"y")?;
     /// queue.wait_durable(seq, Duration::from_secs(20))?;
-    /// let mut tail = queue.tail(Some(Seq::NONE));
-    /// assert_eq!(tail.find(|entry| entry.payload == b"y")?, Some((seq, 8)));
-    /// assert_eq!(tail.find(|_| true)?, None);
+    /// let all = || queue.tail(Some(Seq::NONE));
+    /// assert_eq!(all().find(|entry| entry.payload == b"y")?, Some((seq, 8)));
+    /// assert_eq!(all().find(|entry| entry.payload == b"z")?, None);
     /// # Ok::<(), forebay_queue::Error>(())
     /// ```
-    pub fn find(&mut self, is_it: impl Fn(&Entry<'_>) -> bool) -> Result<Option<(Seq, u64)>> {
+    pub fn find(mut self, is_it: impl Fn(&Entry<'_>) -> bool) -> Result<Option<(Seq, u64)>> {
         loop {
             let batch = self.read(FOUND_IN_ENTRIES, FOUND_IN_BYTES)?;
             if batch.is_empty() {
