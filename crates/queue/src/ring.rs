@@ -214,6 +214,7 @@ impl Ring {
             let limit_bytes = self.geometry.capacity - largest;
             return Err(Error::TooLarge { bytes: sum, limit_bytes });
         }
+        self.hold_back();
         let (start, end) = self.reserve(|start| {
             if sum <= self.geometry.rest(start) {
                 return start + sum;
