@@ -151,8 +151,16 @@ impl Ring {
 
     /// Rests, and lets tasks ask for a sync without ending the rest; threads end it.
     fn gather(&self, parker: &Parker, rest: Duration) {
+        let until = Instant::now() + rest;
         self.gathering.store(true, Ordering::Relaxed);
-        parker.park_timeout(rest);
+        // A task that asked while the sync ran has left a token behind: that ends a park, not this.
+        while !self.closing.load(Ordering::SeqCst) && self.waiters.load(Ordering::Acquire) == 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            parker.park_timeout(left);
+        }
         self.gathering.store(false, Ordering::Relaxed);
         // Either a task that asks sees this, or the next step sees what it asks for.
         fence(Ordering::SeqCst);

@@ -53,6 +53,7 @@ fn the_models_have_the_orderings_of_the_code() {
     let pace = accesses(include_str!("../../src/pace.rs"));
     let expected = [
         "self.gathering.store(true, Ordering::Relaxed);",
+        "while !self.closing.load(Ordering::SeqCst) && self.waiters.load(Ordering::Acquire) == 0 {",
         "self.gathering.store(false, Ordering::Relaxed);",
         "fence(Ordering::SeqCst);",
         "self.demand.fetch_max(seq.get(), Ordering::AcqRel);",
