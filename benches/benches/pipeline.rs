@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
+use clap::{Parser, builder::TypedValueParser as _};
 use forebay_benches::{
     Goal,
     options::{Place, Shown},
@@ -69,8 +69,9 @@ struct Options {
     /// One of the levels [default: both].
     #[arg(long, value_parser = ["process", "disk"])]
     durability: Option<String>,
-    /// One of the windows, 1 or 64 [default: both].
-    #[arg(long)]
+    /// One of the windows [default: both].
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(["1", "64"])
+        .map(|window| if window == "1" { 1 } else { 64 }))]
     window: Option<u32>,
     #[command(flatten)]
     place: Place,

@@ -291,6 +291,26 @@ fn streaming(report: &Report, dir: &Path) -> f64 {
     rate
 }
 
+/// One producer that waits for each batch of 64; durable records a second.
+#[cfg(feature = "peers")]
+fn awaited_batches(report: &Report, dir: &Path) -> f64 {
+    let queue =
+        Queue::create(fresh(dir, "ring"), &options(64 * MIB, Durability::Disk)).expect("queue");
+    let mut reader = queue.reader("bench").expect("reader");
+    let batch: Vec<[u8; 256]> = vec![[7; 256]; 64];
+    let commits = 5_000;
+    let nanos = nanos_each(commits, || {
+        for _ in 0..commits {
+            let last = queue.append_batch(1, &batch).expect("room").last;
+            queue.wait_durable(last, Duration::from_secs(30)).expect("durable");
+            reader.commit(last).expect("commit");
+        }
+    });
+    let rate = 64e9 / nanos;
+    report.add("disk: batches of 64, each awaited", rate, "records/s", Goal::None);
+    rate
+}
+
 /// Latency of appends at a steady rate while the thread syncs behind them.
 fn paced_latency(report: &Report, dir: &Path) {
     let queue =
@@ -364,7 +384,7 @@ fn main() {
     let root = std::env::var_os("FOREBAY_BENCH_DIR")
         .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-queue"), PathBuf::from);
     std::fs::create_dir_all(&root).expect("bench directory");
-    let parts: [(&str, &dyn Fn()); 8] = [
+    let parts: &[(&str, &dyn Fn())] = &[
         ("appends", &|| appends(&report, &root, "ext4", 256, 64)),
         ("hop", &|| hop(&report, &root)),
         ("lone_waiter", &|| lone_waiter(&report, &root)),
@@ -379,15 +399,19 @@ fn main() {
         ("paced_latency", &|| paced_latency(&report, &root)),
         ("recovery", &|| recovery(&report, &root)),
         ("sizes", &|| sizes(&report, &root, wanted.quick)),
+        #[cfg(feature = "peers")]
+        ("peers", &|| peers::run(&report, &root)),
     ];
+    if let Some(only) =
+        wanted.only.as_deref().filter(|only| parts.iter().all(|(part, _)| part != only))
+    {
+        eprintln!("no part {only}; the peers are there with --features peers");
+        std::process::exit(2);
+    }
     for (name, part) in parts {
         if wanted.has(name) {
             part();
         }
-    }
-    #[cfg(feature = "peers")]
-    if wanted.has("peers") {
-        peers::run(&report, &root);
     }
     let _ = std::fs::remove_dir_all(&root);
 }

@@ -90,14 +90,15 @@ impl Report {
     }
 }
 
-/// The middle one of the values.
+/// The middle one of the values, or the mean of the two in the middle.
 ///
 /// # Panics
 /// There are none.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
+    f64::midpoint(values[low], values[high])
 }
 
 /// The smallest and the largest of the values.
