@@ -12,18 +12,27 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
 use common::{
     DEADLINE, Log, eventually,
-    rows::{all_rows, lake_rows, messages, simple},
+    rows::{START_US, all_rows, lake_rows, messages, simple},
 };
 use forebay_link::Seq;
 use forebay_ops::Shutdown;
 use forebay_storage::{
-    lake::{FileName, LakeSink, encode, file::Step},
+    lake::{
+        FileName, Gate, Hour, LakeSink,
+        compact::Compactor,
+        encode,
+        file::{Observer, Step},
+    },
     registry::Current,
     rows::Rows,
     sink::{Limits, SinkTask, SinkTaskConfig},
@@ -217,7 +226,9 @@ fn death_at_each_step_of_a_file_neither_loses_nor_doubles_a_row() {
         let log = Log::new(1);
         let sent = messages(6, 1500);
         log.append_all(&sent);
-        for nth in [1, 2, 4] {
+        // A process makes each of the three hours once.
+        let last = if step == Step::FolderMade { 3 } else { 4 };
+        for nth in [1, 2, last] {
             die_at(&log, dir.path(), step, nth);
         }
         let sent_later = messages(7, 200);
@@ -239,6 +250,34 @@ fn death_at_each_step_of_a_file_neither_loses_nor_doubles_a_row() {
         let unfinished = files(&lake).into_keys().filter(|name| name.ends_with(".tmp")).count();
         assert_eq!(unfinished, 0, "swept after death at {step:?}");
     }
+}
+
+#[test]
+fn the_folder_of_an_hour_is_put_on_the_medium_once_by_each_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Hour::of(START_US);
+    // As a process leaves it that was killed before the folder's name was on the medium.
+    fs::create_dir_all(dir.path().join(hour.folder())).unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = made.clone();
+    let observer: Observer = Arc::new(move |step| {
+        count.fetch_add(usize::from(step == Step::FolderMade), Ordering::SeqCst);
+    });
+    let gate = Arc::new(Gate::new(dir.path()));
+    let mut next = 0;
+    let mut put = || {
+        next += 1;
+        let seq = Seq::from_parts(1, next);
+        let name = FileName { queue: forebay_link::QueueId::new(1), first: seq, last: seq };
+        assert!(gate.put(hour, &name.to_string(), b"rows", &observer).unwrap());
+        made.load(Ordering::SeqCst)
+    };
+    assert_eq!([put(), put(), put()], [1, 1, 1]);
+    // Removed by retention, or by hand: it is made again.
+    Compactor::new(gate.clone()).drop_hour(hour).unwrap();
+    assert_eq!([put(), put()], [2, 2]);
+    fs::remove_dir_all(dir.path().join(hour.folder())).unwrap();
+    assert_eq!([put(), put()], [3, 3]);
 }
 
 #[test]

@@ -103,7 +103,9 @@ fn reading_a_series_back() {
         for file in encode::encode(&rows).unwrap() {
             let name = file.name.to_string();
             let observer: file::Observer = std::sync::Arc::new(|_| {});
-            file::write(dir.path(), file.hour, &name, &file.bytes, &observer).unwrap();
+            file::make_hour(dir.path(), file.hour, &observer).unwrap();
+            let folder = dir.path().join(file.hour.folder());
+            file::write(&folder, &name, &file.bytes, &observer).unwrap();
         }
     }
     let lake = LakeFiles::open(dir.path()).unwrap();

@@ -14,12 +14,14 @@ use std::{
     time::SystemTime,
 };
 
+use forebay_ops::make_folder;
+
 use super::name::{FileName, Hour, SUFFIX_UNFINISHED};
 
 /// The moments of a write at which a process may die; tests stop it at each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The folder of the hour is there.
+    /// The folder of the hour is there, and its name is on the medium.
     FolderMade,
     /// The unfinished file is there, empty.
     Created,
@@ -51,23 +53,26 @@ impl Step {
 /// Called after each step; a test panics in it, which ends the write there as death would.
 pub type Observer = Arc<dyn Fn(Step) + Send + Sync>;
 
-/// Writes one file of the lake.
+/// Makes the folder of an hour, and puts its name on the medium.
 ///
-/// On return the file is on the medium under its name, in a folder whose name is too.
+/// Every folder above it is synced too: do it once for an hour, not for each of its files.
+///
+/// # Errors
+/// As [`make_folder`]: nothing in the folder is safe yet.
+pub fn make_hour(root: &Path, hour: Hour, observer: &Observer) -> io::Result<()> {
+    make_folder(&root.join(hour.folder()))?;
+    observer(Step::FolderMade);
+    Ok(())
+}
+
+/// Writes one file of the lake into a folder that [`make_hour`] has made.
+///
+/// On return the file is on the medium under its name.
 ///
 /// # Errors
 /// Any of the system calls: what is left is an unfinished file that nobody reads and the next
 /// start sweeps. Try again with the same bytes.
-pub fn write(
-    root: &Path,
-    hour: Hour,
-    name: &str,
-    bytes: &[u8],
-    observer: &Observer,
-) -> io::Result<PathBuf> {
-    let folder = root.join(hour.folder());
-    make_folder(root, &folder)?;
-    observer(Step::FolderMade);
+pub fn write(folder: &Path, name: &str, bytes: &[u8], observer: &Observer) -> io::Result<PathBuf> {
     // The leading dot hides it from every tool; the random part keeps two processes apart that
     // both believe they own the lake, until the middle has fenced one.
     let unfinished =
@@ -81,7 +86,7 @@ pub fn write(
     let path = folder.join(name);
     fs::rename(&unfinished, &path)?;
     observer(Step::Renamed);
-    sync_folder(&folder)?;
+    sync_folder(folder)?;
     observer(Step::FolderSynced);
     Ok(path)
 }
@@ -97,23 +102,6 @@ fn write_unfinished(path: &Path, bytes: &[u8], observer: &Observer) -> io::Resul
     file.sync_all()?;
     observer(Step::Synced);
     Ok(())
-}
-
-/// Makes a folder and all above it up to the root, each on the medium.
-fn make_folder(root: &Path, folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let parent = folder.parent().filter(|_| folder != root);
-    if let Some(parent) = parent {
-        make_folder(root, parent)?;
-        match fs::create_dir(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        return sync_folder(parent);
-    }
-    fs::create_dir_all(root)
 }
 
 /// Puts the names in a folder on the medium.

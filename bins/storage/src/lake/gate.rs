@@ -12,7 +12,7 @@
 //! Not here: what is exchanged, and how a crash in the middle of it is mended (`compact`).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard},
@@ -46,6 +46,8 @@ struct State {
     changed: BTreeSet<Hour>,
     /// The files of hours that were written lately.
     held: HashMap<Hour, Vec<FileName>>,
+    /// Hours whose folders this process has put on the medium.
+    made: HashSet<Hour>,
     /// In the order in which they were taken out.
     retired: Vec<Retired>,
     /// The lease that queries take now.
@@ -81,7 +83,7 @@ impl Gate {
     /// are there already in a file with a longer one.
     ///
     /// # Errors
-    /// As [`file::write`]. Try again with the same bytes.
+    /// As [`file::make_hour`] and [`file::write`]. Try again with the same bytes.
     pub fn put(
         &self,
         hour: Hour,
@@ -95,7 +97,8 @@ impl Gate {
         if self.covers(hour, parsed)? {
             return Ok(false);
         }
-        file::write(&self.root, hour, name, bytes, observer)?;
+        self.make_hour(hour, observer)?;
+        file::write(&self.root.join(hour.folder()), name, bytes, observer)?;
         let mut state = self.state();
         state.changed.insert(hour);
         if let Some(files) = state.held.get_mut(&hour)
@@ -104,6 +107,22 @@ impl Gate {
             files.push(parsed);
         }
         Ok(true)
+    }
+
+    /// Makes an hour's folder, once: it may be there, and another process have been killed before
+    /// its name was on the medium.
+    fn make_hour(&self, hour: Hour, observer: &Observer) -> io::Result<()> {
+        // Somebody may have removed what was made.
+        if self.state().made.contains(&hour) && self.root.join(hour.folder()).is_dir() {
+            return Ok(());
+        }
+        file::make_hour(&self.root, hour, observer)?;
+        let mut state = self.state();
+        if state.made.len() >= REMEMBERED_MAX {
+            state.made.clear();
+        }
+        state.made.insert(hour);
+        Ok(())
     }
 
     /// Whether an hour has a file with a longer range around this one's.
@@ -152,6 +171,7 @@ impl Gate {
     pub(super) fn retire(&self, hour: Hour, folder: &Path) {
         let mut state = self.state();
         state.held.remove(&hour);
+        state.made.remove(&hour);
         let folder = folder.to_owned();
         state.retired.push(Retired { hour, folder, lease: None, stays: false });
     }
