@@ -1,8 +1,9 @@
 //! Many files of one hour and one queue as one: their rows merged, in the order of the lake.
 //!
 //! Each file is sorted already, so merging takes a batch of rows of each at a time and no sort.
-//! Memory is bounded by [`FILES_MAX`] files at a time; more are merged in rounds. A row that two
-//! files hold (ranges that overlap, after a cursor was lost) is kept once: entry and index name it.
+//! Memory is bounded in bytes, whatever rows hold: [`FILES_MAX`] files at a time, a batch and a page
+//! of each, and one row group of the new file; more files are merged in rounds. A row that two files
+//! hold (ranges that overlap, after a cursor was lost) is kept once: entry and index name it.
 //!
 //! Not here: which files, and how the result takes their place (`compact`).
 
@@ -20,6 +21,7 @@ use arrow_schema::ArrowError;
 use arrow_select::interleave::interleave_record_batch;
 use parquet::{
     arrow::{
+        ProjectionMask,
         arrow_reader::{
             ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
             ParquetRecordBatchReaderBuilder,
@@ -29,9 +31,12 @@ use parquet::{
     errors::ParquetError,
 };
 
-use super::schema::{CHUNK_ROWS, PAGE_ROWS, PROPERTIES, SCHEMA, column, schema_of};
+use super::schema::{
+    BATCH_BYTES, CHUNK_ROWS, PROPERTIES, SCHEMA, batch_rows, column, row_bytes, schema_of,
+};
 
-/// Files open at a time: each takes up to a MiB of decoded pages and rows.
+/// Files open at a time: each takes about [`BATCH_BYTES`] of rows, and a page of each column, which
+/// are up to a MiB for texts and for payloads.
 pub const FILES_MAX: usize = 16;
 
 /// Why files were not merged; they are as they were.
@@ -111,13 +116,14 @@ fn merge_few(
     let mut merged = Merged::default();
     // Rows taken and not yet written: the input and the row in its batch.
     let mut taken: Vec<(usize, usize)> = Vec::with_capacity(CHUNK_ROWS);
+    let mut taken_bytes = 0;
     let mut last = None;
     while let Some((first, next)) = two_least(&inputs) {
         let bound = next.map(|next| inputs[next].row());
         let input = &inputs[first];
         let mut at = input.at;
         // A run: what comes before the next input's first row.
-        while at < input.rows.len() && taken.len() < CHUNK_ROWS {
+        while at < input.rows.len() && taken.len() < CHUNK_ROWS && taken_bytes < BATCH_BYTES {
             let row = input.rows.row(at);
             if bound.as_ref().is_some_and(|bound| row.cmp(bound) == Ordering::Greater) {
                 break;
@@ -127,6 +133,7 @@ fn merge_few(
                 merged.repeated += 1;
             } else {
                 taken.push((first, at));
+                taken_bytes += input.row_bytes;
                 merged.rows += 1;
                 last = name;
             }
@@ -135,12 +142,13 @@ fn merge_few(
         inputs[first].at = at;
         let exhausted = at == inputs[first].rows.len();
         // Taken rows lie in the batches of now.
-        if exhausted || taken.len() >= CHUNK_ROWS {
+        if exhausted || taken.len() >= CHUNK_ROWS || taken_bytes >= BATCH_BYTES {
             if stop() {
                 return Err(MergeError::Stopped);
             }
             writer.write(&inputs, &taken)?;
             taken.clear();
+            taken_bytes = 0;
         }
         if exhausted && !inputs[first].advance()? {
             inputs.swap_remove(first);
@@ -260,6 +268,8 @@ fn widened(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 struct Input {
     path: PathBuf,
     reader: ParquetRecordBatchReader,
+    /// Bytes of a row, about.
+    row_bytes: usize,
     rows: Rows,
     at: usize,
 }
@@ -272,15 +282,16 @@ impl Input {
         let plain = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(failed)?;
         let parquet = plain.metadata().clone();
         let columns = parquet.file_metadata().schema_descr().num_columns();
+        let row_bytes = row_bytes(&parquet, &ProjectionMask::all());
         let options = ArrowReaderOptions::new().with_schema(schema_of(columns));
         let metadata = ArrowReaderMetadata::try_new(parquet, options).map_err(failed)?;
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
-            .with_batch_size(PAGE_ROWS)
+            .with_batch_size(batch_rows(row_bytes))
             .build()
             .map_err(failed)?;
         let empty = RecordBatch::new_empty(SCHEMA.clone());
         let rows = Rows::of(&empty).map_err(|error| failed(error.into()))?;
-        let mut input = Self { path: path.to_owned(), reader, rows, at: 0 };
+        let mut input = Self { path: path.to_owned(), reader, row_bytes, rows, at: 0 };
         if !input.advance()? {
             let reason = "a lake file without rows".to_owned();
             return Err(failed(ParquetError::General(reason)));

@@ -8,9 +8,10 @@ use std::sync::{Arc, LazyLock};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::{
+    arrow::ProjectionMask,
     basic::{Compression, Encoding, ZstdLevel},
     file::{
-        metadata::SortingColumn,
+        metadata::{ParquetMetaData, RowGroupMetaData, SortingColumn},
         properties::{EnabledStatistics, WriterProperties, WriterVersion},
     },
     schema::types::ColumnPath,
@@ -48,6 +49,11 @@ pub mod column {
 pub const PAGE_ROWS: usize = 4096;
 /// Rows handed to the writer at a time: bounds the Arrow copies of a batch to about half a MiB.
 pub const CHUNK_ROWS: usize = 8192;
+
+/// Bytes of rows decoded at a time from a file, about: payloads make rows large.
+pub const BATCH_BYTES: usize = 1 << 20;
+/// Bytes of a row group at most, about: a writer holds all pages of one until it is closed.
+const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// The schema of a lake file, as rows are written.
 pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -92,6 +98,26 @@ pub fn schema_of(columns: usize) -> SchemaRef {
     Arc::new(Schema::new(SCHEMA.fields()[..columns].to_vec()))
 }
 
+/// Bytes of a file's row on average, before compression, where its rows are largest; at least 1.
+///
+/// Only the columns of the mask count.
+#[must_use]
+pub fn row_bytes(metadata: &ParquetMetaData, columns: &ProjectionMask) -> usize {
+    let of_group = |group: &RowGroupMetaData| {
+        let read = group.columns().iter().enumerate();
+        let read = read.filter(|(place, _)| columns.leaf_included(*place));
+        let bytes: i64 = read.map(|(_, column)| column.uncompressed_size()).sum();
+        usize::try_from(bytes / group.num_rows().max(1)).unwrap_or(0)
+    };
+    metadata.row_groups().iter().map(of_group).max().unwrap_or(0).max(1)
+}
+
+/// Rows to decode at a time where a row has so many bytes: about [`BATCH_BYTES`] of them.
+#[must_use]
+pub fn batch_rows(row_bytes: usize) -> usize {
+    (BATCH_BYTES / row_bytes).clamp(1, PAGE_ROWS)
+}
+
 /// How a lake file is packed.
 ///
 /// Everything in it is fixed: the same rows give the same bytes for as long as the version of the
@@ -104,6 +130,7 @@ pub static PROPERTIES: LazyLock<Arc<WriterProperties>> = LazyLock::new(|| {
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a zstd level")))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(PAGE_ROWS)
+        .set_max_row_group_bytes(Some(GROUP_BYTES_MAX))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_sorting_columns(Some(
             [column::TENANT, column::DEVICE, column::KEY]

@@ -27,12 +27,9 @@ use parquet::{
 
 use super::{Filter, ReadError};
 use crate::{
-    lake::schema::{SCHEMA, column, schema_of},
+    lake::schema::{SCHEMA, batch_rows, column, row_bytes, schema_of},
     rows::{Cell, Kind, RowView},
 };
-
-/// Rows decoded at a time.
-const BATCH_ROWS: usize = 4096;
 
 /// Which columns a query looks at; a column that is left out reads as empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,9 +145,10 @@ pub fn scan(
     if groups.is_empty() {
         return Ok(());
     }
+    let mask = columns.mask(&parquet);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
-        .with_batch_size(BATCH_ROWS)
-        .with_projection(columns.mask(&parquet))
+        .with_batch_size(batch_rows(row_bytes(&parquet, &mask)))
+        .with_projection(mask)
         .with_row_groups(groups)
         .with_row_selection(RowSelection::from(selectors))
         .build()
