@@ -44,7 +44,7 @@ pub struct CareStatus {
     pub compacted: AtomicU64,
     /// Files that these had.
     pub merged_files: AtomicU64,
-    /// Tries that failed.
+    /// Tries that failed: to compact an hour, to drop one, to look at the lake or to tidy up.
     pub failures: AtomicU64,
     /// Hours dropped because they were too old, or the lake too large.
     pub dropped: AtomicU64,
@@ -58,6 +58,8 @@ pub struct CareStatus {
     pub bytes: AtomicU64,
     /// Whether this process is who cares for the lake.
     pub holds: AtomicU64,
+    /// How often it has looked, if only whether another process cares for the lake.
+    pub looks: AtomicU64,
 }
 
 /// The running thread.
@@ -101,6 +103,7 @@ impl Caretaker {
                 if lock.is_some() {
                     work.look();
                 }
+                work.status.looks.fetch_add(1, Ordering::Relaxed);
                 if ended.wait_timeout(every) {
                     return;
                 }
@@ -130,7 +133,12 @@ struct Known {
     settled: bool,
     /// It is closed, and was not changed yet.
     waiting: bool,
+    /// When its folder had changed last, as it was looked at.
+    changed: Option<SystemTime>,
+    /// When it may be compacted again after that failed.
     retry_at: Option<Instant>,
+    /// When it may be dropped again after that failed.
+    drop_again_at: Option<Instant>,
 }
 
 struct Care {
@@ -155,8 +163,7 @@ impl Care {
             if swept > 0 {
                 tracing::info!(path = %root.display(), count = swept, "swept unfinished folders of the lake");
             }
-            let hours = file::hours(&root)?;
-            self.hours = hours.into_iter().map(|(hour, _)| (hour, Known::default())).collect();
+            self.hours.clear();
             Ok(Some(lock))
         });
         match begun {
@@ -177,9 +184,11 @@ impl Care {
 
     /// One look at all hours that something may be due for.
     fn look(&mut self) {
-        for hour in self.files.gate().take_changed() {
-            let known = self.hours.entry(hour).or_default();
-            (known.settled, known.retry_at) = (false, None);
+        if let Err(error) = self.list() {
+            self.status.failures.fetch_add(1, Ordering::Relaxed);
+            let path = self.files.root().display();
+            tracing::warn!(%path, %error, "cannot list the hours of the lake");
+            return;
         }
         self.remove_unneeded();
         // Before anything is merged that is to be dropped.
@@ -197,19 +206,51 @@ impl Care {
         self.show();
     }
 
+    /// Learns which hours there are and which have changed, whoever did it: another process that
+    /// writes into this lake, or somebody who removed a folder by hand.
+    fn list(&mut self) -> io::Result<()> {
+        let changed = self.files.gate().take_changed();
+        let listed: BTreeMap<_, _> = file::hours(self.files.root())?.into_iter().collect();
+        let gone: Vec<Hour> =
+            self.hours.keys().filter(|hour| !listed.contains_key(hour)).copied().collect();
+        for hour in gone {
+            self.hours.remove(&hour);
+            self.files.forget(hour);
+            tracing::info!(%hour, "an hour of the lake is no longer there");
+        }
+        for (hour, folder) in listed {
+            let known = self.hours.get(&hour);
+            let seen = known.and_then(|known| known.changed);
+            let by_another = known.is_none_or(|known| known.settled) && changed_at(&folder) != seen;
+            if by_another {
+                self.files.published(hour);
+            }
+            if by_another || changed.contains(&hour) {
+                let known = self.hours.entry(hour).or_default();
+                (known.settled, known.retry_at) = (false, None);
+            }
+        }
+        Ok(())
+    }
+
     fn look_at(&mut self, hour: Hour) {
         let folder = self.files.root().join(hour.folder());
+        let known = self.hours.get(&hour);
+        let later = known.and_then(|known| known.retry_at).is_some_and(|at| at > Instant::now());
+        // Before the listing: what comes in between is seen at the next look.
+        let changed = changed_at(&folder);
         let files = match finished(&folder) {
             Ok(files) => files,
+            Err(_) if later => return,
             Err(error) => return self.failed(hour, &error),
         };
         let known = self.hours.entry(hour).or_default();
         known.bytes = files.iter().map(|file| file.bytes).sum();
+        known.changed = changed;
         let names: Vec<FileName> = files.iter().map(|file| file.name).collect();
         let (closed, compact) = (self.compaction.is_closed(hour, &files), is_compact(&names));
         known.settled = closed && (compact || !self.compaction.enabled || self.unsupported);
         known.waiting = closed && !compact;
-        let later = known.retry_at.is_some_and(|at| at > Instant::now());
         if known.settled || !closed || later {
             return;
         }
@@ -237,9 +278,10 @@ impl Care {
 
     fn measure(&mut self, hour: Hour) {
         let folder = self.files.root().join(hour.folder());
+        let changed = changed_at(&folder);
         let bytes = finished(&folder).map(|files| files.iter().map(|file| file.bytes).sum());
         if let (Ok(bytes), Some(known)) = (bytes, self.hours.get_mut(&hour)) {
-            *known = Known { bytes, settled: true, waiting: false, retry_at: None };
+            *known = Known { bytes, settled: true, changed, ..Known::default() };
         }
     }
 
@@ -264,36 +306,53 @@ impl Care {
     }
 
     /// Drops the oldest hours until what is left is not too much. The latest stays, whatever its
-    /// size: rows come in for it.
+    /// size: rows come in for it. One that cannot be dropped is passed over.
     fn drop_beyond_bytes(&mut self) {
         let bytes_max = self.retention.bytes_max.get();
+        if bytes_max == 0 {
+            return;
+        }
         let mut bytes: u64 = self.hours.values().map(|known| known.bytes).sum();
-        while bytes_max > 0 && bytes > bytes_max && self.hours.len() > 1 {
-            let Some((&hour, known)) = self.hours.first_key_value() else { return };
-            bytes -= known.bytes;
-            if !self.drop_hour(hour, "the lake is too large") {
+        let oldest: Vec<(Hour, u64)> =
+            self.hours.iter().map(|(&hour, known)| (hour, known.bytes)).collect();
+        for &(hour, of_hour) in oldest.split_last().map_or(&[][..], |(_, older)| older) {
+            if bytes <= bytes_max {
                 return;
+            }
+            if self.drop_hour(hour, "the lake is too large") {
+                bytes -= of_hour;
             }
         }
     }
 
+    /// Drops an hour; says whether it is gone.
     fn drop_hour(&mut self, hour: Hour, reason: &str) -> bool {
+        let again_at = self.hours.get(&hour).and_then(|known| known.drop_again_at);
+        if again_at.is_some_and(|at| at > Instant::now()) {
+            return false;
+        }
         let folder = self.files.root().join(hour.folder());
         let dropped = finished(&folder).map_err(|error| error.to_string()).and_then(|files| {
-            self.compactor.drop_hour(hour).map_err(|error| error.to_string())?;
-            Ok(files.iter().map(|file| file.bytes).sum::<u64>())
+            let dropped = self.compactor.drop_hour(hour).map_err(|error| error.to_string())?;
+            Ok((dropped, files.iter().map(|file| file.bytes).sum::<u64>()))
         });
         match dropped {
-            Ok(bytes) => {
+            Ok((dropped, bytes)) => {
                 self.hours.remove(&hour);
                 self.files.forget(hour);
-                self.status.dropped.fetch_add(1, Ordering::Relaxed);
-                self.status.dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
-                tracing::info!(%hour, bytes, reason, "dropped an hour of the lake");
+                if dropped {
+                    self.status.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.status.dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    tracing::info!(%hour, bytes, reason, "dropped an hour of the lake");
+                }
                 true
             }
             Err(error) => {
-                self.failed(hour, &error);
+                self.status.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%hour, %error, reason, "an hour of the lake is not dropped");
+                if let Some(known) = self.hours.get_mut(&hour) {
+                    known.drop_again_at = Some(Instant::now() + RETRY_AFTER);
+                }
                 false
             }
         }
@@ -327,6 +386,11 @@ impl Compaction {
         };
         over && files.iter().all(quiet)
     }
+}
+
+/// When something was last put into a folder or taken out of it.
+fn changed_at(folder: &Path) -> Option<SystemTime> {
+    folder.metadata().and_then(|folder| folder.modified()).ok()
 }
 
 fn micros(span: Duration) -> i64 {

@@ -169,20 +169,25 @@ impl Compactor {
         }
     }
 
-    /// Takes an hour out of the lake, for it is too old.
+    /// Takes an hour out of the lake, for it is too old: its folder, with all that is in it. Says
+    /// whether there was one.
     ///
     /// # Errors
     /// [`CompactError`]: the hour is as it was, or gone but perhaps back after a power cut.
-    pub fn drop_hour(&self, hour: Hour) -> Result<(), CompactError> {
+    pub fn drop_hour(&self, hour: Hour) -> Result<bool, CompactError> {
         let folder = self.gate.root().join(hour.folder());
         let (_, beside) = self.beside(hour);
         let _alone = self.gate.alone();
         self.gate.retire(hour, &beside);
         if let Err(error) = fs::rename(&folder, &beside) {
             self.gate.not_moved();
+            if error.kind() == io::ErrorKind::NotFound {
+                return Ok(false);
+            }
             return Err(failed(&folder)(error));
         }
-        self.settle(&folder, || Ok(()))
+        self.settle(&folder, || Ok(()))?;
+        Ok(true)
     }
 
     /// Removes what was taken out and is needed by no query any more.

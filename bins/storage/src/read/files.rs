@@ -113,12 +113,18 @@ impl LakeFiles {
         known.hours.insert(hour, None);
     }
 
-    /// Told after an hour was dropped.
+    /// Told after an hour was dropped, or was found gone.
     pub fn forget(&self, hour: Hour) {
-        let mut known = self.known();
-        known.publications += 1;
-        known.hours.remove(&hour);
-        known.files.retain(|(of, _), _| *of != hour);
+        {
+            let mut known = self.known();
+            known.publications += 1;
+            known.hours.remove(&hour);
+            known.files.retain(|(of, _), _| *of != hour);
+        }
+        // Rows may have come for it meanwhile, and been published before it was forgotten.
+        if self.root().join(hour.folder()).is_dir() {
+            self.published(hour);
+        }
     }
 
     /// The latest hour that has a folder.

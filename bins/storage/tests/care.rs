@@ -1,0 +1,113 @@
+//! The caretaker knows the lake as it is, whoever changes it: another process, or a human with `rm`.
+//!
+//! Method: files are put through a gate of another's, which the caretaker under test does not see,
+//! into hours of the past; folders are removed by hand. What it counts is awaited.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, atomic::Ordering},
+};
+
+use common::{eventually, rows::simple};
+use forebay_link::{QueueId, Seq};
+use forebay_model::Timestamp;
+use forebay_ops::ByteSize;
+use forebay_storage::{
+    config::{Compaction, LakeRetention},
+    lake::{Caretaker, FileName, Gate, Hour, encode},
+    read::LakeFiles,
+    rows::Rows,
+};
+
+const HOUR_US: i64 = 3_600_000_000;
+/// Taken once: an hour may end while a test runs.
+static NOW_US: LazyLock<i64> = LazyLock::new(|| Timestamp::now().micros());
+
+fn care(files: &Arc<LakeFiles>, retention: LakeRetention) -> Caretaker {
+    let soon = Compaction {
+        after: forebay_ops::Duration::from_millis(0),
+        look_every: forebay_ops::Duration::from_millis(10),
+        ..Compaction::default()
+    };
+    Caretaker::start(files.clone(), soon, retention).unwrap()
+}
+
+/// Puts a file of some rows into the hour so long ago, as another process does; its folder and size.
+fn put(lake: &Path, hours_ago: i64, queue: u128, count: u64) -> (PathBuf, u64) {
+    let mut rows = Rows::new(QueueId::new(queue));
+    for seq in 1..=count {
+        let mut message = simple("a", seq, seq as f64);
+        let received = Hour::of(*NOW_US - hours_ago * HOUR_US).start_us();
+        message.received = Timestamp::from_micros(received).unwrap();
+        rows.append(Seq::from_parts(1, seq), &message);
+    }
+    let file = encode::encode(&rows).unwrap().remove(0);
+    let name = file.name.to_string();
+    let observer = Arc::new(|_| {}) as _;
+    assert!(Gate::new(lake).put(file.hour, &name, &file.bytes, &observer).unwrap());
+    (lake.join(file.hour.folder()), file.bytes.len() as u64)
+}
+
+#[test]
+fn hours_that_others_write_or_remove_are_noticed_and_retention_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = dir.path().join("lake");
+    let (first, first_bytes) = put(&lake, 9, 1, 100);
+    let (second, second_bytes) = put(&lake, 8, 1, 100);
+    let (third, third_bytes) = put(&lake, 7, 1, 100);
+    let files = Arc::new(LakeFiles::open(&lake).unwrap());
+    let bytes_max = ByteSize::new(first_bytes + second_bytes + third_bytes);
+    let caretaker = care(&files, LakeRetention { bytes_max, ..LakeRetention::default() });
+    let status = caretaker.status();
+    let bytes = || status.bytes.load(Ordering::Relaxed);
+    eventually("all is measured", || bytes() == bytes_max.get());
+
+    // The oldest is removed by hand.
+    fs::remove_dir_all(&first).unwrap();
+    eventually("it is gone", || bytes() == second_bytes + third_bytes);
+    // A file comes into an hour that is long settled.
+    let (_, late_bytes) = put(&lake, 7, 2, 1);
+    eventually("it is seen", || bytes() == second_bytes + third_bytes + late_bytes);
+    // Too much now, in an hour that was not there.
+    let (fourth, fourth_bytes) = put(&lake, 6, 1, 100);
+    eventually("the oldest that is left is dropped", || !second.exists());
+    let looks = status.looks.load(Ordering::Relaxed);
+    eventually("and counted", || status.looks.load(Ordering::Relaxed) > looks + 1);
+    assert_eq!(bytes(), third_bytes + late_bytes + fourth_bytes);
+    assert_eq!(status.dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(status.dropped_bytes.load(Ordering::Relaxed), second_bytes);
+    assert_eq!(status.hours.load(Ordering::Relaxed), 2);
+    assert_eq!(status.failures.load(Ordering::Relaxed), 0, "nothing failed");
+    assert!(third.exists() && fourth.exists());
+    // A query of this process sees it too, and looks for none that is gone.
+    assert_eq!(files.latest_hour(), Some(Hour::of(*NOW_US - 6 * HOUR_US)));
+    caretaker.stop();
+}
+
+#[test]
+fn an_hour_that_cannot_be_dropped_does_not_keep_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = dir.path().join("lake");
+    let (stuck, stuck_bytes) = put(&lake, 9, 1, 100);
+    let (second, second_bytes) = put(&lake, 8, 1, 100);
+    let files = Arc::new(LakeFiles::open(&lake).unwrap());
+    let bytes_max = ByteSize::new(stuck_bytes + second_bytes);
+    let caretaker = care(&files, LakeRetention { bytes_max, ..LakeRetention::default() });
+    let status = caretaker.status();
+    eventually("all is measured", || status.bytes.load(Ordering::Relaxed) == bytes_max.get());
+    // A name that cannot be looked at: a link to itself.
+    let seq = Seq::from_parts(9, 9);
+    let name = FileName { queue: QueueId::new(9), first: seq, last: seq }.to_string();
+    std::os::unix::fs::symlink(&name, stuck.join(&name)).unwrap();
+    eventually("it is told", || status.failures.load(Ordering::Relaxed) > 0);
+
+    let (third, _) = put(&lake, 7, 1, 100);
+    eventually("the next one is dropped", || !second.exists());
+    eventually("and counted", || status.dropped.load(Ordering::Relaxed) == 1);
+    assert!(stuck.exists() && third.exists());
+    caretaker.stop();
+}
