@@ -1,24 +1,35 @@
 //! The caretaker knows the lake as it is, whoever changes it: another process, or a human with `rm`.
+//! What is not ours in it stays.
 //!
 //! Method: files are put through a gate of another's, which the caretaker under test does not see,
-//! into hours of the past; folders are removed by hand. What it counts is awaited.
+//! into hours of the past; folders are removed by hand, and files of others lie in an hour that is
+//! compacted. What is counted is awaited. A death is a panic at a step.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use std::{
     fs,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, atomic::Ordering},
 };
 
-use common::{eventually, rows::simple};
+use common::{
+    Log, eventually,
+    lake::{all_hours, compact_all, fill, hidden, soon},
+    rows::{all_rows, hours_ago, lake_rows, messages, simple, visible_rows},
+};
 use forebay_link::{QueueId, Seq};
 use forebay_model::Timestamp;
 use forebay_ops::ByteSize;
 use forebay_storage::{
-    config::{Compaction, LakeRetention},
-    lake::{Caretaker, FileName, Gate, Hour, encode},
+    config::LakeRetention,
+    lake::{
+        Caretaker, FileName, Gate, Hour, LakeSink,
+        compact::{Compactor, Step, sweep},
+        encode,
+    },
     read::LakeFiles,
     rows::Rows,
 };
@@ -28,12 +39,7 @@ const HOUR_US: i64 = 3_600_000_000;
 static NOW_US: LazyLock<i64> = LazyLock::new(|| Timestamp::now().micros());
 
 fn care(files: &Arc<LakeFiles>, retention: LakeRetention) -> Caretaker {
-    let soon = Compaction {
-        after: forebay_ops::Duration::from_millis(0),
-        look_every: forebay_ops::Duration::from_millis(10),
-        ..Compaction::default()
-    };
-    Caretaker::start(files.clone(), soon, retention).unwrap()
+    Caretaker::start(files.clone(), soon(), retention).unwrap()
 }
 
 /// Puts a file of some rows into the hour so long ago, as another process does; its folder and size.
@@ -110,4 +116,70 @@ fn an_hour_that_cannot_be_dropped_does_not_keep_the_others() {
     eventually("and counted", || status.dropped.load(Ordering::Relaxed) == 1);
     assert!(stuck.exists() && third.exists());
     caretaker.stop();
+}
+
+#[test]
+fn what_is_not_ours_stays_in_its_hour_though_the_compaction_dies() {
+    // After the last step nothing has died.
+    for step in [Step::Marked, Step::Exchanged, Step::Settled, Step::FileRemoved, Step::Removed] {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = dir.path().join("lake");
+        let log = Log::new(1);
+        let sent = messages(14, 300);
+        log.append_all(&sent);
+        fill(&log, &lake, 50);
+        let hours = all_hours(&lake);
+        let folder = lake.join(hours[1].folder());
+        let theirs = ["part-0.parquet", "_metadata", "backfill/part-1.parquet"];
+        fs::create_dir(folder.join("backfill")).unwrap();
+        for name in theirs {
+            fs::write(folder.join(name), name).unwrap();
+        }
+        // With a dot it is no part of the lake; it must not be in the way.
+        fs::create_dir_all(folder.join(".cache.tmp/x")).unwrap();
+
+        let observer = move |now: Step| assert!(now != step, "dies at {step:?}");
+        let compactor =
+            Compactor::new(Arc::new(Gate::new(&lake))).with_observer(Arc::new(observer));
+        let died = catch_unwind(AssertUnwindSafe(|| {
+            compactor.compact(hours[1], &|| false).unwrap();
+            compactor.remove_unneeded().unwrap();
+        }));
+        assert!(died.is_err(), "{step:?} was never reached");
+        // A sink's start, then a caretaker's.
+        LakeSink::open(&lake).unwrap();
+        sweep(&lake).unwrap();
+        compact_all(&lake);
+        for name in theirs {
+            let found = fs::read_to_string(folder.join(name));
+            assert_eq!(found.unwrap(), name, "after death at {step:?}");
+        }
+        assert_eq!(hidden(&lake), Vec::<PathBuf>::new(), "after death at {step:?}");
+        assert_eq!(lake_rows(&lake), all_rows(&sent), "after death at {step:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_swept_keeps_nothing_else_from_care() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("lake");
+    let log = Log::new(1);
+    let sent = hours_ago(messages(15, 600), 6);
+    log.append_all(&sent);
+    fill(&log, &root, 50);
+    // A file where a folder is to be, before and behind what can be swept.
+    let day = root.join(all_hours(&root)[0].folder()).parent().unwrap().to_owned();
+    for hour in ["hour=00", "hour=99"] {
+        fs::write(day.join(format!(".{hour}.0123456789abcdef.tmp")), "in the way").unwrap();
+    }
+    let unfinished = day.join(".hour=50.0123456789abcdef.tmp");
+    fs::create_dir_all(unfinished.join(".folder")).unwrap();
+    let lake = Arc::new(LakeFiles::open(&root).unwrap());
+    let caretaker = Caretaker::start(lake, soon(), LakeRetention::default()).unwrap();
+    let status = caretaker.status();
+    eventually("hours are compacted", || status.compacted.load(Ordering::Relaxed) == 2);
+    assert!(!unfinished.exists());
+    assert_eq!(status.failures.load(Ordering::Relaxed), 1, "it is told");
+    caretaker.stop();
+    assert_eq!(visible_rows(&root), all_rows(&sent));
 }

@@ -10,83 +10,33 @@ mod common;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use common::{
     DEADLINE, Log, eventually,
+    lake::{all_hours, compact_all, fill, hidden, soon, start},
     rows::{
         START_US, all_rows, hours_ago, lake_rows, messages, simple, visible_files, visible_rows,
     },
 };
 use forebay_link::{QueueId, Seq};
-use forebay_ops::{ByteSize, Shutdown};
+use forebay_ops::ByteSize;
 use forebay_storage::{
     config::{Compaction, LakeRetention},
     http::Tails,
     lake::{
-        Caretaker, FileName, Gate, Hour, LakeSink,
+        Caretaker, FileName, Gate, Hour,
         compact::{Compacted, Compactor, Step, sweep},
-        file::hours,
         merge::merge,
     },
     read::{Columns, Filter, LakeFiles, Order, history, scan::scan, trend},
-    registry::Current,
-    sink::{Limits, SinkTask, SinkTaskConfig},
 };
-
-fn limits(rows: usize) -> Limits {
-    Limits { rows, held_bytes: 1 << 30, outstanding_bytes: 1 << 30, age: Duration::from_secs(3600) }
-}
-
-fn start(log: &Log, consumer: &str, gate: &Arc<Gate>, rows: usize) -> SinkTask {
-    let config = SinkTaskConfig {
-        name: "lake".to_owned(),
-        limits: limits(rows),
-        registry: Current::default(),
-        dead_letters: gate.root().join("../dead"),
-        stored: Box::new(|_| {}),
-    };
-    let sink = LakeSink::open(gate.root()).unwrap().behind(gate);
-    SinkTask::start(config, log.consumer(consumer), sink, Shutdown::new()).unwrap()
-}
-
-/// Stores all of a log into a lake, in files of so many rows.
-fn fill(log: &Log, lake: &Path, rows: usize) {
-    let task = start(log, "lake", &Arc::new(Gate::new(lake)), rows);
-    assert_eq!(task.drain(Instant::now() + DEADLINE), 0);
-}
-
-fn all_hours(lake: &Path) -> Vec<Hour> {
-    hours(lake).unwrap().into_iter().map(|(hour, _)| hour).collect()
-}
-
-/// Compacts every hour that needs it, and removes what was replaced.
-fn compact_all(lake: &Path) -> usize {
-    let compactor = Compactor::new(Arc::new(Gate::new(lake)));
-    let mut exchanged = 0;
-    for hour in all_hours(lake) {
-        let done = compactor.compact(hour, &|| false).unwrap();
-        exchanged += usize::from(matches!(done, Compacted::Exchanged { .. }));
-    }
-    compactor.remove_unneeded().unwrap();
-    exchanged
-}
-
-/// Folders and files with a dot, other than marks.
-fn hidden(lake: &Path) -> Vec<PathBuf> {
-    let days = std::fs::read_dir(lake).unwrap().map(|day| day.unwrap().path());
-    let within = |day: PathBuf| {
-        std::fs::read_dir(day).into_iter().flatten().map(|entry| entry.unwrap().path())
-    };
-    let is_hidden = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with('.');
-    days.flat_map(within).filter(is_hidden).collect()
-}
 
 #[test]
 fn a_compacted_hour_is_one_sorted_file_for_each_queue_with_the_same_rows() {
@@ -383,11 +333,7 @@ fn a_caretaker_compacts_what_is_over_and_drops_what_is_too_old() {
     let sent = hours_ago(messages(12, 600), 6);
     log.append_all(&sent);
     fill(&log, &root, 50);
-    let soon = Compaction {
-        after: forebay_ops::Duration::from_millis(0),
-        look_every: forebay_ops::Duration::from_millis(10),
-        ..Compaction::default()
-    };
+    let soon = soon();
     let lake = Arc::new(LakeFiles::open(&root).unwrap());
     let care = |compaction: &Compaction, retention| {
         Caretaker::start(lake.clone(), compaction.clone(), retention).unwrap()
@@ -451,13 +397,8 @@ fn a_damaged_file_stops_only_its_own_hour() {
     let error = merge(std::slice::from_ref(&victim), &dir.path().join("merged"), &|| false);
     let error = error.unwrap_err().to_string();
     assert!(error.contains(&victim.display().to_string()), "names the file: {error}");
-    let soon = Compaction {
-        after: forebay_ops::Duration::from_millis(0),
-        look_every: forebay_ops::Duration::from_millis(10),
-        ..Compaction::default()
-    };
     let lake = Arc::new(LakeFiles::open(&root).unwrap());
-    let caretaker = Caretaker::start(lake, soon, LakeRetention::default()).unwrap();
+    let caretaker = Caretaker::start(lake, soon(), LakeRetention::default()).unwrap();
     let status = caretaker.status();
     eventually("the other hour is compacted", || status.compacted.load(Ordering::Relaxed) == 1);
     eventually("it is told", || status.failures.load(Ordering::Relaxed) == 1);

@@ -157,14 +157,21 @@ impl Care {
     /// Takes the lake into care, if nobody else has it, and sweeps.
     fn begin(&mut self) -> Option<File> {
         let root = self.files.root().to_owned();
-        let begun = lock(&root).and_then(|lock| {
-            let Some(lock) = lock else { return Ok(None) };
-            let swept = sweep(&root).map_err(io::Error::other)?;
-            if swept > 0 {
-                tracing::info!(path = %root.display(), count = swept, "swept unfinished folders of the lake");
+        let begun = lock(&root).map(|lock| {
+            let lock = lock?;
+            match sweep(&root) {
+                Ok(0) => {}
+                Ok(swept) => {
+                    tracing::info!(path = %root.display(), count = swept, "swept unfinished folders of the lake");
+                }
+                // It takes room, and is in the way of nothing else.
+                Err(error) => {
+                    self.status.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "an unfinished folder of the lake is left until the next start");
+                }
             }
             self.hours.clear();
-            Ok(Some(lock))
+            Some(lock)
         });
         match begun {
             Ok(lock) => {

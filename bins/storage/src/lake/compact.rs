@@ -8,8 +8,9 @@
 //!
 //! A death at any point leaves the old hour or the new one in place, whole, and a folder with a dot
 //! that no reader looks into. [`sweep`] tells what that is by the mark: if the hour has the mark of
-//! its id it holds old files, otherwise unfinished ones; neither is needed, except for a file that
-//! another process put into the old folder at the last moment, which is moved over.
+//! its id it holds old files, otherwise unfinished ones; neither is needed, except for what lies in
+//! the old folder and was not merged: a file that another process put there at the last moment, and
+//! whatever is not a file of ours. That is moved over.
 //!
 //! Not here: which hours are due (`caretaker`), and the rows (`merge`).
 
@@ -193,17 +194,20 @@ impl Compactor {
     /// Removes what was taken out and is needed by no query any more.
     ///
     /// # Errors
-    /// A file cannot be removed: the next [`sweep`] tries again.
+    /// The first folder that cannot be removed, after all others were: the next [`sweep`] tries
+    /// again.
     pub fn remove_unneeded(&self) -> Result<(), CompactError> {
+        let mut done = Ok(());
         for beside in self.gate.take_unneeded() {
-            remove(&beside, &*self.observer).map_err(failed(&beside))?;
+            let removed = remove(&beside, &*self.observer).map_err(failed(&beside));
+            done = done.and(removed);
             // The day goes with its last hour; a writer makes it again if it must.
             let _alone = self.gate.alone();
             if let Some(day) = beside.parent() {
                 let _ = fs::remove_dir(day);
             }
         }
-        Ok(())
+        done
     }
 
     /// A new id, and the folder that no reader looks into.
@@ -307,37 +311,50 @@ pub fn is_compact(names: &[FileName]) -> bool {
 /// To be called only by who alone changes hours, before it does.
 ///
 /// # Errors
-/// The lake cannot be listed, or a file cannot be moved or removed.
+/// The first that was met, after all else was tidied up: a folder cannot be listed, or something in
+/// it not be moved or removed. What is left is in nobody's way.
 pub fn sweep(root: &Path) -> Result<usize, CompactError> {
-    let mut swept = 0;
+    let (mut swept, mut done) = (0, Ok(()));
     for day in listed(root)? {
         let is_day = day.file_name().is_some_and(|name| name.to_string_lossy().starts_with("dt="));
         if !is_day || !day.is_dir() {
             continue;
         }
-        for beside in listed(&day)? {
-            let name = beside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let Some((hour, id)) = name
-                .strip_prefix('.')
-                .and_then(|name| name.strip_suffix(SUFFIX_UNFINISHED))
-                .and_then(|name| name.rsplit_once('.'))
-                .filter(|(hour, _)| hour.starts_with("hour="))
-            else {
-                continue;
-            };
-            let folder = day.join(hour);
-            if is_swapped(&folder, id) {
-                // The exchange before the removal of what it replaced, on the medium too.
-                sync_folder(&day).map_err(failed(&day))?;
-                rescue(&beside, &folder)?;
+        let entries = listed(&day).unwrap_or_else(|error| {
+            done = std::mem::replace(&mut done, Ok(())).and(Err(error));
+            Vec::new()
+        });
+        for beside in entries {
+            match sweep_one(&day, &beside) {
+                Ok(is_swept) => swept += usize::from(is_swept),
+                Err(error) => done = done.and(Err(error)),
             }
-            remove(&beside, &|_| {}).map_err(failed(&beside))?;
-            swept += 1;
         }
         // Empty only if an hour that was too old was the last of it.
         let _ = fs::remove_dir(&day);
     }
-    Ok(swept)
+    done.map(|()| swept)
+}
+
+/// Removes an entry of a day if it is what a compaction has left; says whether it was.
+fn sweep_one(day: &Path, beside: &Path) -> Result<bool, CompactError> {
+    let name = beside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let Some((hour, id)) = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(SUFFIX_UNFINISHED))
+        .and_then(|name| name.rsplit_once('.'))
+        .filter(|(hour, _)| hour.starts_with("hour="))
+    else {
+        return Ok(false);
+    };
+    let folder = day.join(hour);
+    if is_swapped(&folder, id) {
+        // The exchange before the removal of what it replaced, on the medium too.
+        sync_folder(day).map_err(failed(day))?;
+        rescue(beside, &folder)?;
+    }
+    remove(beside, &|_| {}).map_err(failed(beside))?;
+    Ok(true)
 }
 
 fn is_swapped(folder: &Path, id: &str) -> bool {
@@ -345,22 +362,32 @@ fn is_swapped(folder: &Path, id: &str) -> bool {
 }
 
 /// Moves into the hour what the old folder holds and the new one does not: a file that another
-/// process put there after the files were compared.
+/// process put there after the files were compared, and whatever is not ours, folders too.
+///
+/// What begins with a dot is no part of the lake and stays.
 fn rescue(old: &Path, folder: &Path) -> Result<(), CompactError> {
     let present = finished_names(folder).map_err(failed(folder))?;
     let mut moved = false;
-    for name in finished_names(old).map_err(failed(old))? {
-        if present.iter().any(|file| *file == name || file.supersedes(&name)) {
+    for from in listed(old)? {
+        let name = from.file_name().unwrap_or_default();
+        if name.to_string_lossy().starts_with('.') {
             continue;
         }
-        let (from, to) = (old.join(name.to_string()), folder.join(name.to_string()));
-        fs::rename(&from, &to).map_err(failed(&from))?;
+        let ours = name.to_str().and_then(FileName::parse);
+        if ours
+            .is_some_and(|name| present.iter().any(|file| *file == name || file.supersedes(&name)))
+        {
+            continue;
+        }
+        // Not over what came to the hour under the same name since: nobody could tell which counts.
+        renameat_with(CWD, &from, CWD, folder.join(name), RenameFlags::NOREPLACE)
+            .map_err(|error| failed(&from)(error.into()))?;
         moved = true;
     }
     if moved { sync_folder(folder).map_err(failed(folder)) } else { Ok(()) }
 }
 
-/// Removes a folder with a dot and the files in it; what is gone already is no fault.
+/// Removes a folder with a dot and all in it; what is gone already is no fault.
 fn remove(folder: &Path, observer: &dyn Fn(Step)) -> io::Result<()> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -371,7 +398,11 @@ fn remove(folder: &Path, observer: &dyn Fn(Step)) -> io::Result<()> {
         entries => entries?,
     };
     for entry in entries {
-        gone(fs::remove_file(entry?.path()))?;
+        let entry = entry?;
+        let path = entry.path();
+        // Somebody else's, with a dot or in an hour that was dropped.
+        let is_folder = entry.file_type()?.is_dir();
+        gone(if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) })?;
         observer(Step::FileRemoved);
     }
     gone(fs::remove_dir(folder))?;

@@ -112,21 +112,26 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Removes what writes that never ended have left behind, and returns how many there were.
 ///
 /// # Errors
-/// The lake's folder cannot be listed.
+/// The lake's folder cannot be listed, or a file not be removed.
 pub fn sweep(root: &Path) -> io::Result<usize> {
     let mut swept = 0;
     for (_, folder) in hours(root)? {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with('.') && name.ends_with(SUFFIX_UNFINISHED) {
+            if entry.file_type()?.is_file() && is_unfinished(&entry.file_name().to_string_lossy()) {
                 fs::remove_file(entry.path())?;
                 swept += 1;
             }
         }
     }
     Ok(swept)
+}
+
+/// Whether a name is one of [`write`]'s; anybody may have others with a dot.
+fn is_unfinished(name: &str) -> bool {
+    let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(SUFFIX_UNFINISHED));
+    let name = name.and_then(|name| name.rsplit_once('.'));
+    name.is_some_and(|(name, _)| FileName::parse(name).is_some())
 }
 
 /// A finished file in the folder of an hour.

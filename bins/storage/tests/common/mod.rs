@@ -7,6 +7,7 @@
 
 #[cfg(feature = "clickhouse")]
 pub mod clickhouse;
+pub mod lake;
 pub mod rows;
 
 use std::{
