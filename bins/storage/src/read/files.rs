@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -24,6 +25,10 @@ use crate::{
 
 /// Files whose bounds are remembered: about 2 MB, and three days of a file every 15 s.
 const REMEMBERED_MAX: usize = 16_384;
+
+/// How often an hour is listed because files of the listing before are gone. Another process
+/// compacts an hour once in a quarter of an hour at most.
+pub(super) const LISTINGS_MAX: usize = 8;
 
 /// The earliest and latest time of rows, both included; `None` of a file without rows.
 type Bounds = Option<(i64, i64)>;
@@ -81,8 +86,8 @@ impl LakeFiles {
         &self.gate
     }
 
-    /// Calls `each` for every row of a listed file that the filter wants; none of a file that was
-    /// dropped since.
+    /// Calls `each` for every row of a listed file that the filter wants; says `false`, with none
+    /// handed out, if the file is gone: it was dropped, or another process compacted its hour.
     ///
     /// # Errors
     /// As [`scan::scan`].
@@ -92,18 +97,16 @@ impl LakeFiles {
         filter: &Filter,
         columns: Columns,
         each: &mut dyn FnMut(RowView<'_>),
-    ) -> Result<(), ReadError> {
-        // Not there any more: its hour was compacted, and it waits for us where the old files are.
-        // Otherwise it was taken away by hand or by retention: no longer stored.
-        match scan::scan(&file.path, filter, columns, each) {
-            Err(error) if error.is_not_found() => {}
-            scanned => return scanned,
+    ) -> Result<bool, ReadError> {
+        let mut scan = |path: &Path| match scan::scan(path, filter, columns, each) {
+            Err(error) if error.is_not_found() => Ok(false),
+            scanned => scanned.map(|()| true),
+        };
+        if scan(&file.path)? {
+            return Ok(true);
         }
-        let Some(path) = self.gate.retired_path(file.hour, &file.name) else { return Ok(()) };
-        match scan::scan(&path, filter, columns, each) {
-            Err(error) if error.is_not_found() => Ok(()),
-            scanned => scanned,
-        }
+        // Its hour was compacted by this process, and it waits for us where the old files are?
+        self.gate.retired_path(file.hour, &file.name).map_or(Ok(false), |path| scan(&path))
     }
 
     /// Told after a file was put in place.
@@ -158,29 +161,44 @@ impl LakeFiles {
         filter: &Filter,
         wanted: &mut Vec<LakeFile>,
     ) -> Result<(), ReadError> {
-        let publications = self.known().publications;
-        let mut all: Bounds = None;
-        for file in self.list(hour)? {
-            let bounds = self.bounds(&file)?;
-            if let Some((low, high)) = bounds {
-                let (lowest, highest) = all.unwrap_or((low, high));
-                all = Some((lowest.min(low), highest.max(high)));
+        'listing: for _ in 0..LISTINGS_MAX {
+            let publications = self.known().publications;
+            let (mut all, mut found): (Bounds, _) = (None, Vec::new());
+            let listed = self.list(hour)?;
+            let is_empty = listed.is_empty();
+            for file in listed {
+                // Another process has compacted the hour since, or dropped it: that is no reason to
+                // take it for empty.
+                let Some(bounds) = self.bounds(&file)? else { continue 'listing };
+                if let Some((low, high)) = bounds {
+                    let (lowest, highest) = all.unwrap_or((low, high));
+                    all = Some((lowest.min(low), highest.max(high)));
+                }
+                if meets(filter, bounds) {
+                    found.push(file);
+                }
             }
-            if meets(filter, bounds) {
-                wanted.push(file);
+            wanted.append(&mut found);
+            // A file published between the listing and here must not be hidden by bounds without
+            // it, nor what another process may yet put into an hour without files.
+            let mut known = self.known();
+            if known.publications == publications && !is_empty {
+                known.hours.insert(hour, Some(all));
             }
+            return Ok(());
         }
-        // A file published between the listing and here must not be hidden by bounds without it.
-        let mut known = self.known();
-        if known.publications == publications {
-            known.hours.insert(hour, Some(all));
-        }
-        Ok(())
+        Err(self.changing(hour))
+    }
+
+    /// Why an hour was given up after [`LISTINGS_MAX`] listings.
+    pub(super) fn changing(&self, hour: Hour) -> ReadError {
+        let error = io::Error::other("its files are gone whenever they were listed");
+        ReadError::io(&self.root().join(hour.folder()), error)
     }
 
     /// The finished files of an hour, in the order of their names, without those that another one
     /// supersedes.
-    fn list(&self, hour: Hour) -> Result<Vec<LakeFile>, ReadError> {
+    pub(super) fn list(&self, hour: Hour) -> Result<Vec<LakeFile>, ReadError> {
         // Before the listing: what is listed stays.
         let lease = self.gate.lease();
         let folder = self.root().join(hour.folder());
@@ -192,27 +210,30 @@ impl LakeFiles {
         Ok(listed.collect())
     }
 
-    fn bounds(&self, file: &LakeFile) -> Result<Bounds, ReadError> {
+    /// The bounds of a file; `None` if it is gone.
+    fn bounds(&self, file: &LakeFile) -> Result<Option<Bounds>, ReadError> {
         let key = (file.hour, file.name);
         if let Some(&bounds) = self.known().files.get(&key) {
-            return Ok(bounds);
+            return Ok(Some(bounds));
         }
-        let opened = match scan::open(&file.path) {
-            Err(error) if error.is_not_found() => {
-                let Some(path) = self.gate.retired_path(file.hour, &file.name) else {
-                    return Ok(None);
-                };
-                scan::open(&path)
-            }
-            opened => opened,
+        let open = |path: &Path| match scan::open(path) {
+            Err(error) if error.is_not_found() => Ok(None),
+            opened => opened.map(Some),
         };
-        let bounds = scan::time_bounds(opened?.1.metadata());
+        let mut opened = open(&file.path)?;
+        if opened.is_none()
+            && let Some(path) = self.gate.retired_path(file.hour, &file.name)
+        {
+            opened = open(&path)?;
+        }
+        let Some((_, metadata)) = opened else { return Ok(None) };
+        let bounds = scan::time_bounds(metadata.metadata());
         let mut known = self.known();
         if known.files.len() >= REMEMBERED_MAX {
             known.files.clear();
         }
         known.files.insert(key, bounds);
-        Ok(bounds)
+        Ok(Some(bounds))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

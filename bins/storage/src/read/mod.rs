@@ -12,6 +12,7 @@ mod history;
 pub mod scan;
 mod tail;
 mod trend;
+mod walk;
 
 use std::{
     io,
@@ -79,11 +80,7 @@ pub fn scan_lake(
     filter: &Filter,
     each: &mut dyn FnMut(RowView<'_>),
 ) -> Result<(), ReadError> {
-    let files = LakeFiles::open(root)?;
-    for file in files.wanted(filter)? {
-        files.scan(&file, filter, Columns::All, each)?;
-    }
-    Ok(())
+    LakeFiles::open(root)?.visit(filter, Columns::All, &[], each)
 }
 
 /// Visits every wanted row once: those of the tail, then those of the files before it.
@@ -95,18 +92,5 @@ fn visit(
     each: &mut dyn FnMut(RowView<'_>),
 ) -> Result<(), ReadError> {
     let marks = tail.visit(filter, each);
-    for file in files.wanted(filter)? {
-        let mark = marks.iter().find(|mark| mark.queue == file.name.queue);
-        match mark.filter(|mark| mark.first <= file.name.last) {
-            None => files.scan(&file, filter, columns, each)?,
-            Some(mark) if mark.first <= file.name.first => {}
-            // Compacted since the tail was copied: it begins before the tail and reaches into it.
-            Some(mark) => files.scan(&file, filter, columns.with_entries(), &mut |row| {
-                if row.entry < mark.first {
-                    each(row);
-                }
-            })?,
-        }
-    }
-    Ok(())
+    files.visit(filter, columns, &marks, each)
 }
