@@ -44,7 +44,7 @@ const GOODBYE_LOOK: Duration = Duration::from_millis(5);
 /// Longest pause between two live readers that are sent away.
 const GOODBYE_PAUSE_MAX: Duration = Duration::from_millis(10);
 
-/// Why a storage tier could not start. Nothing of it is left running.
+/// Why a storage tier could not start. Nothing of it goes on running.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -205,13 +205,26 @@ impl fmt::Debug for Running {
 /// Starts a storage tier: follows the middles, which need not be there yet, and serves readers.
 ///
 /// # Errors
-/// [`StartError`]: nothing listens.
+/// [`StartError`]: nothing listens, and what was started is about to end.
 pub fn start(
     config: Config,
     registry: &Registry,
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
     let ending = Shutdown::new();
+    let started = start_all(config, registry, shutdown, ending.clone());
+    if started.is_err() {
+        ending.begin("storage did not start");
+    }
+    started
+}
+
+fn start_all(
+    config: Config,
+    registry: &Registry,
+    shutdown: Shutdown,
+    ending: Shutdown,
+) -> Result<Running, StartError> {
     // First of all: whoever watches wants to know what a long start is busy with.
     let server = AdminServer::starting(config.admin.address, registry, &shutdown)?;
     let drain = Drain::new(&config.shutdown, &shutdown);
@@ -353,6 +366,10 @@ impl Running {
     /// ends; what is not stored by the deadline stays at the middles. Blocks.
     pub fn drain(self, deadline: Duration) -> Drained {
         let until = Instant::now() + deadline;
+        // At once: a merge can wait, and sinks need the disk until the deadline.
+        if let Some(caretaker) = &self.caretaker {
+            caretaker.begin_stop();
+        }
         let _ = self.drain.end(deadline);
         self.drain.detach();
         for (_, task) in &self.sinks {

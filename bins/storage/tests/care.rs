@@ -9,22 +9,23 @@
 mod common;
 
 use std::{
-    fs,
+    fs::{self, TryLockError},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, atomic::Ordering},
 };
 
 use common::{
-    Log, eventually,
+    DEADLINE, Log, Served, eventually,
     lake::{all_hours, compact_all, fill, hidden, soon},
-    rows::{all_rows, hours_ago, lake_rows, messages, simple, visible_rows},
+    rows::{START_US, all_rows, hours_ago, lake_rows, messages, simple, visible_rows},
 };
 use forebay_link::{QueueId, Seq};
 use forebay_model::Timestamp;
-use forebay_ops::ByteSize;
+use forebay_ops::{ByteSize, Shutdown};
 use forebay_storage::{
-    config::LakeRetention,
+    Config,
+    config::{self, LakeRetention},
     lake::{
         Caretaker, FileName, Gate, Hour, LakeSink,
         compact::{Compactor, Step, sweep},
@@ -33,6 +34,7 @@ use forebay_storage::{
     read::LakeFiles,
     rows::Rows,
 };
+use prometheus::Registry;
 
 const HOUR_US: i64 = 3_600_000_000;
 /// Taken once: an hour may end while a test runs.
@@ -182,4 +184,48 @@ fn a_folder_that_cannot_be_swept_keeps_nothing_else_from_care() {
     assert_eq!(status.failures.load(Ordering::Relaxed), 1, "it is told");
     caretaker.stop();
     assert_eq!(visible_rows(&root), all_rows(&sent));
+}
+
+#[test]
+fn a_drain_ends_the_caretaker_while_sinks_still_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = dir.path().join("lake");
+    let log = Log::new(1);
+    let sent = messages(16, 100);
+    log.append_all(&sent);
+    let served = Served::start(&log);
+    let mut config = Config {
+        middles: vec![config::Middle {
+            feed: served.publisher.endpoint().to_owned(),
+            fetch: served.replay.endpoint().to_owned(),
+            ..config::Middle::default()
+        }],
+        ..Config::default()
+    };
+    config.http.address = ([127, 0, 0, 1], 0).into();
+    config.http.tiers.clear();
+    config.admin.address = ([127, 0, 0, 1], 0).into();
+    config.lake.dir = lake.clone();
+    config.lake.dead_letters = dir.path().join("dead");
+    config.last.snapshot = dir.path().join("last.jsonl");
+    // Nothing can be stored yet: there is a link to nowhere where the first hour's folder should be.
+    let in_the_way = lake.join(Hour::of(START_US).folder());
+    fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("nowhere", &in_the_way).unwrap();
+    let shutdown = Shutdown::new();
+    let running = forebay_storage::start(config, &Registry::new(), shutdown.clone()).unwrap();
+    let is_cared_for = || {
+        let lock = fs::OpenOptions::new().write(true).open(lake.join(".caretaker"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    };
+    eventually("the lake is cared for", is_cared_for);
+    let status = running.sinks().next().unwrap().1;
+    eventually("all is read", || status.received() == log.head());
+    shutdown.begin("the test drains it");
+    let draining = std::thread::spawn(move || running.drain(2 * DEADLINE));
+    eventually("the caretaker has ended", || !is_cared_for());
+    assert!(!draining.is_finished(), "it has ended with all else");
+    fs::remove_file(in_the_way).unwrap();
+    assert!(draining.join().unwrap().is_complete(), "the sink was at work still");
+    assert_eq!(lake_rows(&lake), all_rows(&sent));
 }

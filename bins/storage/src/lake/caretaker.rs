@@ -62,12 +62,12 @@ pub struct CareStatus {
     pub looks: AtomicU64,
 }
 
-/// The running thread.
+/// The running thread. It ends soon after this is dropped; [`Self::stop`] waits for it.
 #[derive(Debug)]
 pub struct Caretaker {
     end: Shutdown,
     status: Arc<CareStatus>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Caretaker {
@@ -109,7 +109,7 @@ impl Caretaker {
                 }
             }
         })?;
-        Ok(Self { end, status, thread })
+        Ok(Self { end, status, thread: Some(thread) })
     }
 
     /// What it has done.
@@ -118,10 +118,23 @@ impl Caretaker {
         self.status.clone()
     }
 
-    /// Gives up the hour it is at, and ends.
-    pub fn stop(self) {
+    /// Lets it give up the hour it is at, and end; does not wait for it.
+    pub fn begin_stop(&self) {
         self.end.begin("the lake's caretaker ends");
-        let _ = self.thread.join();
+    }
+
+    /// Gives up the hour it is at, and ends.
+    pub fn stop(mut self) {
+        self.begin_stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Caretaker {
+    fn drop(&mut self) {
+        self.begin_stop();
     }
 }
 

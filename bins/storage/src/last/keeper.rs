@@ -6,11 +6,11 @@ use forebay_ops::{Shutdown, thread};
 
 use super::{LastValues, Snapshot, SnapshotError};
 
-/// Takes snapshots until it is ended.
+/// Takes snapshots until it is ended. It ends soon after this is dropped; [`Self::stop`] waits for it.
 #[derive(Debug)]
 pub struct Keeper {
     end: Shutdown,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Fills last values from a snapshot, if there is one that is of use.
@@ -59,12 +59,24 @@ impl Keeper {
                 }
             }
         })?;
-        Ok(Self { end, thread })
+        Ok(Self { end, thread: Some(thread) })
     }
 
     /// Takes a last snapshot and ends the thread.
-    pub fn stop(self) {
+    pub fn stop(mut self) {
+        self.begin_stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
+    fn begin_stop(&self) {
         self.end.begin("the keeper of last values ends");
-        let _ = self.thread.join();
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.begin_stop();
     }
 }

@@ -34,7 +34,8 @@ pub struct SinkTaskConfig {
     pub stored: Box<dyn FnMut(&Encoded) + Send>,
 }
 
-/// A sink at work.
+/// A sink at work. Its threads end soon after this is dropped, and leave what they have not stored to
+/// the middle; [`Self::drain`] waits for them.
 #[derive(Debug)]
 pub struct SinkTask {
     buffer: Arc<RangeBuffer>,
@@ -89,11 +90,11 @@ impl SinkTask {
             range: Tally::default(),
             accounts: None,
         };
-        let threads = vec![
-            thread::spawn(format!("{name}-read"), move || reader.run())?,
-            thread::spawn(format!("{name}-write"), move || writer.run())?,
-        ];
-        Ok(Self { buffer, status, stop, hold, drain, threads })
+        // Dropped, and the one thread ended by it, if there is no other.
+        let mut task = Self { buffer, status, stop, hold, drain, threads: Vec::new() };
+        task.threads.push(thread::spawn(format!("{name}-read"), move || reader.run())?);
+        task.threads.push(thread::spawn(format!("{name}-write"), move || writer.run())?);
+        Ok(task)
     }
 
     /// The rows that are not stored yet.
@@ -122,7 +123,7 @@ impl SinkTask {
     /// Drains, at most until `deadline`; then stops.
     ///
     /// Returns how many entries it had read and leaves behind: they are still at the middle.
-    pub fn drain(self, deadline: Instant) -> u64 {
+    pub fn drain(mut self, deadline: Instant) -> u64 {
         self.begin_drain();
         while self.threads.iter().any(|thread| !thread.is_finished()) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -132,10 +133,16 @@ impl SinkTask {
             }
         }
         self.stop.set();
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
         self.buffer.held().0
+    }
+}
+
+impl Drop for SinkTask {
+    fn drop(&mut self) {
+        self.stop.set();
     }
 }
 
