@@ -362,7 +362,9 @@ fn a_caretaker_compacts_what_is_over_and_drops_what_is_too_old() {
     };
     let second = care(&soon, drop_all);
     let second_status = second.status();
+    eventually("it has asked", || second_status.looks.load(Ordering::Relaxed) > 1);
     assert_eq!(second_status.holds.load(Ordering::Relaxed), 0);
+    assert_eq!(second_status.dropped.load(Ordering::Relaxed), 0);
     caretaker.stop();
     eventually("old hours are dropped", || second_status.dropped.load(Ordering::Relaxed) > 0);
     eventually("and are gone", || hidden(&root).is_empty());

@@ -5,7 +5,12 @@
 //! sorts them, so that a fault of the real writer cannot hide itself here.
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrow_array::{
     ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
@@ -19,6 +24,10 @@ use forebay_fleet::{
 };
 use forebay_model::{Reading, Value};
 use parquet::arrow::ArrowWriter;
+
+/// Readings of a lake that changes, and how long is waited for one that sees it.
+const READINGS: u32 = 40;
+const DEADLINE: Duration = Duration::from_secs(30);
 
 const DEVICES: u32 = 7;
 const MESSAGES: u64 = 500;
@@ -178,7 +187,7 @@ fn a_lake_whose_hours_are_exchanged_while_it_is_read_is_read_once() {
     let entry_of = |row: usize| store.rows[row].entry;
     // Many small files and one large one hold the same rows.
     let rows = store.rows.len();
-    let mut start = 0;
+    let (mut start, mut small) = (0, 0);
     while start < rows {
         let mut end = (start + 40).min(rows);
         while end < rows && entry_of(end) == entry_of(end - 1) {
@@ -187,6 +196,7 @@ fn a_lake_whose_hours_are_exchanged_while_it_is_read_is_read_once() {
         let file = name(entry_of(start), entry_of(end - 1));
         write(&hour.join(file), &store.rows[start..end]);
         start = end;
+        small += 1;
     }
     write(&beside.join(name(entry_of(0), entry_of(rows - 1))), &store.rows);
     let records = store.journal.records();
@@ -197,11 +207,14 @@ fn a_lake_whose_hours_are_exchanged_while_it_is_read_is_read_once() {
             use rustix::fs::{CWD, RenameFlags, renameat_with};
             while !done.load(ordering) {
                 renameat_with(CWD, &hour, CWD, &beside, RenameFlags::EXCHANGE).unwrap();
-                std::thread::sleep(std::time::Duration::from_micros(700));
+                std::thread::sleep(Duration::from_micros(700));
             }
         });
-        let mut mixed = 0;
-        for _ in 0..40 {
+        // Some readings fall between two exchanges; as many are made as it takes for one that does
+        // not.
+        let (mut readings, mut mixed) = (0, 0);
+        let deadline = Instant::now() + DEADLINE;
+        while readings < READINGS || mixed == 0 && Instant::now() < deadline {
             let mut checker = Checker::new(&store.script, &records);
             let files = lake::read(dir.path(), &mut checker);
             let verdict = checker.finish();
@@ -210,9 +223,12 @@ fn a_lake_whose_hours_are_exchanged_while_it_is_read_is_read_once() {
             }
             assert!(verdict.is_clean(), "{verdict:#?}");
             assert_eq!(verdict.rows as usize, rows);
-            mixed += files.unwrap();
+            let files = files.unwrap();
+            mixed += usize::from(files != 1 && files != small);
+            readings += 1;
         }
         done.store(true, ordering);
-        println!("{mixed} files in 40 readings");
+        println!("{mixed} of {readings} readings saw an exchange");
+        assert!(mixed > 0, "no reading saw an exchange in {readings}");
     });
 }
