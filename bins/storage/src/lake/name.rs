@@ -65,7 +65,7 @@ impl fmt::Display for Hour {
     }
 }
 
-/// The name of one file: which entries it holds the rows of.
+/// The name of one file: the range of entries that it holds the stored rows of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName {
     /// The middle's queue.
@@ -90,7 +90,8 @@ impl FileName {
 
     /// Whether this file holds all that `other` of the same hour does, by a longer range.
     ///
-    /// A file of an hour holds every row of the hour in its range, so ranges alone tell.
+    /// A file of an hour holds every row of the hour in its range that was stored, so ranges alone
+    /// tell. A gap, which the middle gave up for the sink, may lie within the range.
     #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         self != other

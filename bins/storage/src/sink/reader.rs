@@ -250,7 +250,7 @@ impl<C: Consumer> Reader<C> {
     /// the store may have it, and a part of it under another token could be there twice.
     fn missed(&mut self, queue: QueueId, after: Seq, resume: Seq) {
         let announced = self.buffer.give_up(resume);
-        // What was read before is a range of its own: none reaches over a gap.
+        // What was read before is a range of its own: no range that is sent reaches over a gap.
         self.seal();
         let (after, upto) = match announced {
             Some((first, last)) => (after.min(Seq::new(first.get() - 1)), resume.max(last)),
