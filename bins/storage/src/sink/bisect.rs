@@ -7,7 +7,8 @@
 //! store had been mended meanwhile.
 //!
 //! A single refused row is only a suspect until the store has taken something else of the range:
-//! a store that takes nothing at all is misconfigured, and nothing healthy is to be set aside.
+//! a store that takes nothing at all is misconfigured, and nothing healthy is to be set aside. Its
+//! letter is kept at once all the same, and dropped if the row is taken when it is asked again.
 //!
 //! Not here: sending, and where bad rows are kept (`dead_letter`).
 
@@ -57,8 +58,8 @@ pub(super) enum Step {
     Cut,
     /// Set this row aside, then go on.
     SetAside(Suspect),
-    /// Go on: it shows later whether the row or the store is bad.
-    Wait,
+    /// Keep this row's letter, then go on: it shows later whether the row or the store is bad.
+    Wait(Suspect),
     /// The store took none of these: alarm, wait, then go on.
     Alarm(String),
 }
@@ -165,8 +166,13 @@ impl Bisection {
         if self.took {
             return Step::SetAside((piece.start, reason));
         }
-        self.suspects.push((piece.start, reason));
-        if self.suspects.len() >= SUSPECTS_MAX { Step::Alarm(self.again()) } else { Step::Wait }
+        let suspect = (piece.start, reason);
+        self.suspects.push(suspect.clone());
+        if self.suspects.len() >= SUSPECTS_MAX {
+            // All are asked again before anything else is sent.
+            return Step::Alarm(self.again());
+        }
+        Step::Wait(suspect)
     }
 
     /// The suspects that are left when nothing else of the range was taken.
@@ -224,10 +230,11 @@ mod tests {
     #[test]
     fn a_plan_leads_back_to_the_same_pieces() {
         for rows in [1_u32, 2, 3, 7, 64, 1000] {
-            let (mut bisection, mut step) = Bisection::new(rows, "bad".to_owned());
+            let (mut bisection, step) = Bisection::new(rows, "bad".to_owned());
+            let mut cut = step == Step::Cut;
             let mut seed = rows;
             while let Some(next) = bisection.next() {
-                if step == Step::Cut {
+                if cut {
                     let plan = bisection.plan().expect("there is a next piece");
                     assert!(plan.len() <= forebay_wire::feed::PLAN_BYTES_MAX);
                     let again = Bisection::resume(rows, &plan).expect("known").expect("cut");
@@ -237,11 +244,11 @@ mod tests {
                 }
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let take = bisection.took || next.is_row();
-                step = if take && seed >> 30 != 0 {
+                cut = if take && seed >> 30 != 0 {
                     bisection.took();
-                    Step::Wait
+                    false
                 } else {
-                    bisection.refused_next("bad".to_owned()).expect("there was one")
+                    bisection.refused_next("bad".to_owned()).expect("there was one") == Step::Cut
                 };
             }
         }

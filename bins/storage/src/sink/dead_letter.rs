@@ -93,6 +93,18 @@ impl DeadLetters {
         self.keep(&format!("{}.{}{ROW}", self.sink, letter.token()), &bytes)
     }
 
+    /// Removes the letter of a row that was stored after all, if it is there; after a power cut it
+    /// may be back.
+    ///
+    /// # Errors
+    /// It cannot be removed: sent again, the row still counts once.
+    pub fn drop_letter(path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
     /// Keeps a gap; on return it is on the medium.
     ///
     /// # Errors

@@ -6,6 +6,8 @@
 //! leaves the rest to the next start.
 
 use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -51,6 +53,9 @@ pub(super) struct Writer<C, S> {
 
 /// The thread was told to stop, or another process has taken over.
 struct Stopped;
+
+/// Letters on the medium of rows that may yet be taken, by their places in the range.
+type Letters = BTreeMap<u32, PathBuf>;
 
 /// How soon a stop is noticed while a store that hangs is waited for.
 const STOP_LOOK: Duration = Duration::from_millis(100);
@@ -222,6 +227,8 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
     ) -> Result<u64, Stopped> {
         let mut wait = Backoff::for_human();
         let (mut doubts, mut count) = (0, 0);
+        // Suspects whose letter is on the medium already.
+        let mut kept = Letters::new();
         // A range of one row was refused alone already.
         let mut changed = true;
         loop {
@@ -229,7 +236,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
                 let left = cut.left();
                 if self.refused_in_a_row + left.len() < SUSPECTS_MAX {
                     self.refused_in_a_row += left.len();
-                    return Ok(count + self.set_aside(rows, token, left)?);
+                    return Ok(count + self.set_aside(rows, token, left, &mut kept)?);
                 }
                 let reason = cut.doubt(left);
                 self.doubt(&reason, &mut cut, &mut doubts, &mut wait)?;
@@ -245,16 +252,27 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
             changed = false;
             match sent {
                 Ok(()) => {
+                    if let Some(letter) = kept.remove(&piece.start) {
+                        self.drop_letter(&letter);
+                    }
                     let bad = cut.took();
-                    count += self.set_aside(rows, token, bad)?;
+                    count += self.set_aside(rows, token, bad, &mut kept)?;
                 }
                 Err(reason) => match cut.refused_next(reason) {
-                    Some(Step::SetAside(bad)) => count += self.set_aside(rows, token, vec![bad])?,
+                    Some(Step::SetAside(bad)) => {
+                        count += self.set_aside(rows, token, vec![bad], &mut kept)?;
+                    }
                     Some(Step::Alarm(reason)) => {
                         self.doubt(&reason, &mut cut, &mut doubts, &mut wait)?;
                     }
                     Some(Step::Cut) => changed = true,
-                    Some(Step::Wait) | None => {}
+                    // A store with a cursor of its own moves it past the row when it takes the
+                    // next piece: a replay would leave the row out, so its letter comes first.
+                    Some(Step::Wait(suspect)) => {
+                        let letter = self.keep_letter(rows, token, &suspect)?;
+                        kept.insert(suspect.0, letter);
+                    }
+                    None => {}
                 },
             }
         }
@@ -278,29 +296,56 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         self.alarm(reason, wait)
     }
 
-    /// Keeps rows that the store will never take, and says how many; a disk that is full holds the sink up.
-    fn set_aside(&mut self, rows: &Rows, token: &Token, bad: Vec<Suspect>) -> Result<u64, Stopped> {
+    /// Keeps rows that the store will never take, but those `kept` before, and says how many they
+    /// are; a disk that is full holds the sink up.
+    fn set_aside(
+        &mut self,
+        rows: &Rows,
+        token: &Token,
+        bad: Vec<Suspect>,
+        kept: &mut Letters,
+    ) -> Result<u64, Stopped> {
         let count = bad.len() as u64;
         self.range.dead += count;
-        for (place, reason) in bad {
+        for suspect in bad {
+            let path = match kept.remove(&suspect.0) {
+                Some(path) => path,
+                None => self.keep_letter(rows, token, &suspect)?,
+            };
+            let (place, reason) = suspect;
             let row = rows.row(place as usize);
-            let letter = Letter::new(&self.name, &reason, token, place, &row);
-            let mut backoff = Backoff::default();
-            loop {
-                match self.dead_letters.keep_row(&letter) {
-                    Ok(path) => {
-                        self.status.dead_letters.fetch_add(1, Ordering::Relaxed);
-                        tracing::error!(consumer = %self.name, device = row.device, seq = row.seq,
-                            path = %path.display(), reason, "set aside a row that the store refuses");
-                        break;
-                    }
-                    Err(error) => {
-                        self.retry(&format!("cannot keep a dead letter: {error}"), &mut backoff)?;
-                    }
+            self.status.dead_letters.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(consumer = %self.name, device = row.device, seq = row.seq,
+                path = %path.display(), reason, "set aside a row that the store refuses");
+        }
+        Ok(count)
+    }
+
+    /// Keeps the letter of a row that was refused; on return it is on the medium.
+    fn keep_letter(
+        &mut self,
+        rows: &Rows,
+        token: &Token,
+        (place, reason): &Suspect,
+    ) -> Result<PathBuf, Stopped> {
+        let letter = Letter::new(&self.name, reason, token, *place, &rows.row(*place as usize));
+        let mut backoff = Backoff::default();
+        loop {
+            match self.dead_letters.keep_row(&letter) {
+                Ok(path) => return Ok(path),
+                Err(error) => {
+                    self.retry(&format!("cannot keep a dead letter: {error}"), &mut backoff)?;
                 }
             }
         }
-        Ok(count)
+    }
+
+    /// A suspect was taken after all: its letter goes. One that stays counts once when it is sent.
+    fn drop_letter(&self, letter: &Path) {
+        if let Err(error) = DeadLetters::drop_letter(letter) {
+            tracing::warn!(consumer = %self.name, %error, path = %letter.display(),
+                "the letter of a row that the store has taken stays");
+        }
     }
 
     fn commit(&mut self, token: Token, range: Tally) -> Result<(), Stopped> {

@@ -1,6 +1,6 @@
 //! Ranges of messages, as a task would give them to a sink.
 
-use std::ops::Range;
+use std::{ops::Range, path::Path, time::Duration};
 
 use forebay_link::{QueueId, Seq};
 use forebay_model::{
@@ -8,9 +8,12 @@ use forebay_model::{
     registry::{Builder, Listing, Registry},
 };
 use forebay_storage::{
+    registry::Current,
     rows::Rows,
-    sink::{Outcome, Sink, Token},
+    sink::{Limits, Outcome, Sink, SinkTask, SinkTaskConfig, Token},
 };
+
+use crate::common::Log;
 
 /// The queue of all ranges here.
 pub(crate) const QUEUE: QueueId = QueueId::new(0xfeed);
@@ -71,6 +74,24 @@ pub(crate) fn send_as(
 ) -> Outcome {
     let encoded = sink.encode(rows).unwrap();
     runtime.block_on(sink.send(&encoded, token))
+}
+
+/// A task of ranges of at most 50 rows, that are closed soon.
+pub(crate) fn start(log: &Log, name: &str, dead: &Path, sink: impl Sink) -> SinkTask {
+    let limits = Limits {
+        rows: 50,
+        held_bytes: 1 << 20,
+        outstanding_bytes: 1 << 20,
+        age: Duration::from_millis(20),
+    };
+    let task = SinkTaskConfig {
+        name: name.to_owned(),
+        limits,
+        registry: Current::default(),
+        dead_letters: dead.to_owned(),
+        stored: Box::new(|_| {}),
+    };
+    SinkTask::start(task, log.consumer(name), sink, forebay_ops::Shutdown::new()).unwrap()
 }
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {

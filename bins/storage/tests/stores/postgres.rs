@@ -7,8 +7,7 @@ use forebay_ops::Duration;
 use forebay_storage::{
     config,
     postgres::PostgresSink,
-    registry::Current,
-    sink::{Limits, Outcome, SinkState, SinkTask, SinkTaskConfig, Token, TokenPiece},
+    sink::{DeadLetters, Outcome, SinkState, Token, TokenPiece},
 };
 use forebay_testkit::{or_skip, postgres::Postgres};
 
@@ -17,7 +16,9 @@ use crate::{
         Log, eventually,
         rows::{OwnedCell, OwnedRow, all_rows, messages, simple},
     },
-    fixture::{QUEUE, misconfigured, poison, rows, runtime, send, send_as, send_on, transient},
+    fixture::{
+        QUEUE, misconfigured, poison, rows, runtime, send, send_as, send_on, start, transient,
+    },
     storm::Store,
 };
 
@@ -215,22 +216,8 @@ fn a_row_that_postgres_refuses_is_set_aside_alone_and_can_be_sent_again_later() 
     let mut sink = PostgresSink::new(&settings(&server));
     let log = Log::new(1);
     log.append_all(&sent[..10]);
-    let limits = Limits {
-        rows: 50,
-        held_bytes: 1 << 20,
-        outstanding_bytes: 1 << 20,
-        age: std::time::Duration::from_millis(20),
-    };
-    let task = SinkTaskConfig {
-        name: "postgres".to_owned(),
-        limits,
-        registry: Current::default(),
-        dead_letters: folder.path().join("dead"),
-        stored: Box::new(|_| {}),
-    };
     let inner = PostgresSink::new(&settings(&server));
-    let consumer = log.consumer("postgres");
-    let task = SinkTask::start(task, consumer, inner, forebay_ops::Shutdown::new()).unwrap();
+    let task = start(&log, "postgres", &folder.path().join("dead"), inner);
     eventually("the first are in", || log.state("postgres").committed == log.head());
     ask(&server, "ALTER TABLE forebay.readings ADD CONSTRAINT mine CHECK (value <> 13)");
     log.append_all(&sent[10..]);
@@ -253,6 +240,43 @@ fn a_row_that_postgres_refuses_is_set_aside_alone_and_can_be_sent_again_later() 
     }
     assert_eq!(counts(&server), (100, 100));
     assert_eq!(ask(&server, "SELECT count(*) FROM forebay.readings WHERE value = 13"), ["1"]);
+}
+
+/// The first row of a range is refused before anything else was taken, so it is only a suspect when
+/// the next piece moves PostgreSQL's own cursor past it. A process that ended there used to leave
+/// neither the row nor a letter: the next one was told that all was stored.
+#[test]
+fn the_first_row_of_a_range_that_postgres_refuses_has_its_letter_before_the_cursor_is_past_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = or_skip(Postgres::start(folder.path(), &[])) else { return };
+    let sent: Vec<_> = (1..=60).map(|seq| simple("d", seq, seq as f64)).collect();
+    let (log, dead) = (Log::new(1), folder.path().join("dead"));
+    let mut sink = PostgresSink::new(&settings(&server));
+    assert_eq!(send(&mut sink, &rows(&sent, 59..60)), Outcome::Ack);
+    ask(&server, "ALTER TABLE forebay.readings ADD CONSTRAINT mine CHECK (value <> 1)");
+    log.append_all(&sent[..50]);
+    // A file where the folder should be: no letter can be kept.
+    fs::write(&dead, "in the way").unwrap();
+    let task = start(&log, "postgres", &dead, PostgresSink::new(&settings(&server)));
+    let status = task.status();
+    eventually("it cannot keep the letter", || status.state().1.contains("dead letter"));
+    task.drain(std::time::Instant::now());
+    assert_eq!(counts(&server).0, 1, "nothing after the row is in before its letter is kept");
+
+    fs::remove_file(&dead).unwrap();
+    let task = start(&log, "postgres", &dead, PostgresSink::new(&settings(&server)));
+    eventually("all are in or set aside", || log.state("postgres").committed == log.head());
+    task.drain(std::time::Instant::now());
+    let kept = DeadLetters::list(&dead).unwrap();
+    let letters: Vec<_> = kept.iter().map(|kept| kept.letter().unwrap()).collect();
+    assert_eq!(letters.iter().map(|letter| letter.seq).collect::<Vec<_>>(), [1]);
+    assert_eq!(counts(&server), (50, 50));
+
+    // A letter that was left though its row is in changes nothing when it is sent.
+    let (letter, runtime) = (rows(&sent, 1..2), runtime());
+    let token = Token { queue: log.queue(), ..letters[0].token() };
+    assert_eq!(send_as(&runtime, &mut sink, &letter, &token), Outcome::Ack);
+    assert_eq!(counts(&server), (50, 50));
 }
 
 #[test]
