@@ -107,7 +107,8 @@ pub struct Addresses {
 /// What a drain left behind; all of it is still at the middle.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drained {
-    /// By sink and middle: entries that were read and not stored, where there are any.
+    /// By sink and middle: entries that were read and not stored, or acked by the store and held
+    /// back, where there are any.
     pub unstored: Vec<(String, u64)>,
 }
 
@@ -128,13 +129,13 @@ impl Drained {
 
 /// A storage tier as a drain sees it: live readers are sent away, sinks store what they have read.
 struct Leaving {
-    sinks: Vec<(Arc<Hold>, Arc<RangeBuffer>)>,
+    sinks: Vec<(Arc<Hold>, Arc<RangeBuffer>, Arc<SinkStatus>)>,
     hub: Option<Arc<Hub>>,
 }
 
 impl drain::Tier for Leaving {
     fn close(&self) {
-        for (hold, _) in &self.sinks {
+        for (hold, ..) in &self.sinks {
             hold.set();
         }
         if let Some(hub) = self.hub.clone() {
@@ -149,7 +150,7 @@ impl drain::Tier for Leaving {
     }
 
     fn open(&self) {
-        for (hold, _) in &self.sinks {
+        for (hold, ..) in &self.sinks {
             hold.release();
         }
         if let Some(hub) = &self.hub {
@@ -160,10 +161,10 @@ impl drain::Tier for Leaving {
     fn remains(&self) -> Remains {
         let connections = self.hub.as_ref().map_or(0, |hub| hub.clients()) as u64;
         // Before all was read there is at least one more, if it were only the next to come.
-        let left = |(hold, buffer): &(Arc<Hold>, Arc<RangeBuffer>)| {
-            buffer.held().0 + u64::from(!hold.is_reached())
-        };
-        Remains { connections, entries: self.sinks.iter().map(left).sum(), bytes: 0 }
+        let left = self.sinks.iter().map(|(hold, buffer, status)| {
+            buffer.held().0 + status.held() + u64::from(!hold.is_reached())
+        });
+        Remains { connections, entries: left.sum(), bytes: 0 }
     }
 }
 
@@ -313,7 +314,7 @@ fn start_all(
         .map_err(|error| StartError::Listen { address, error })?;
     server.answer(admin);
     let leaving = Leaving {
-        sinks: sinks.iter().map(|(_, task)| (task.hold(), task.buffer())).collect(),
+        sinks: sinks.iter().map(|(_, task)| (task.hold(), task.buffer(), task.status())).collect(),
         hub: hub.clone(),
     };
     drain.attach(Arc::new(leaving));

@@ -61,6 +61,11 @@ impl Failure {
         matches!(self, Self::Connection(_))
     }
 
+    /// Whether the server answered, and what it refuses is ours to mend.
+    pub(super) fn is_for_a_human(&self) -> bool {
+        matches!(self, Self::Said(Outcome::Misconfigured(_)))
+    }
+
     pub(super) fn into_outcome(self) -> Outcome {
         match self {
             Self::Connection(reason) => Outcome::Transient(reason),

@@ -103,8 +103,11 @@ impl Sink for RedisSink {
         Box::pin(async {
             if let Some(connection) = &mut self.connection {
                 let answer = tokio::time::timeout(PING_TIME_MAX, connection.ping()).await;
-                if !answer.is_ok_and(|answer| answer.is_ok()) {
-                    self.connection = None;
+                match answer {
+                    Ok(Ok(())) => {}
+                    // Whoever may not ask is told so by a server that is there.
+                    Ok(Err(failure)) if failure.is_for_a_human() => {}
+                    _ => self.connection = None,
                 }
             }
             // One for each connection that broke.

@@ -1,11 +1,17 @@
 //! One HTTP/1.1 connection to the endpoint, made anew when it broke.
+//!
+//! It is also how a death of the endpoint is seen: a connection that ends without having been
+//! announced, no answer in time.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
-    Request, Uri,
+    HeaderMap, Request, Uri, Version,
     client::conn::http1::{self, SendRequest},
     header,
 };
@@ -46,12 +52,36 @@ pub(super) struct Endpoint {
     path: String,
     timeout: Duration,
     open: Option<(SendRequest<Full<Bytes>>, JoinHandle<()>)>,
-    /// Connections made so far.
-    made: u64,
+    /// How often the endpoint may have died so far.
+    deaths: u64,
+    /// When it last gave an answer.
+    heard: Option<Instant>,
+}
+
+/// No answer, and why.
+#[derive(Debug)]
+enum Silence {
+    /// There was none in time.
+    Late(String),
+    /// There was no connection, or it broke.
+    Broken(String),
+}
+
+impl Silence {
+    fn into_reason(self) -> String {
+        match self {
+            Self::Late(reason) | Self::Broken(reason) => reason,
+        }
+    }
 }
 
 /// For a connection whose other end is gone to hear of it.
 const NEWS_TIME: Duration = Duration::from_millis(1);
+/// How long the endpoint may be silent while its life matters; servers close connections that are
+/// idle for longer, the shortest that are known (Node.js) after 5 s.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// A `WriteRequest` without a series, as snappy compresses no bytes.
+const NOTHING: &[u8] = &[0];
 
 impl Endpoint {
     pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, String> {
@@ -68,15 +98,37 @@ impl Endpoint {
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
             timeout,
             open: None,
-            made: 0,
+            deaths: 0,
+            heard: None,
         })
     }
 
-    /// How often the endpoint may have died so far: once for each connection that broke.
-    pub(super) async fn life(&self) -> u64 {
+    /// How often the endpoint may have died so far.
+    ///
+    /// After a silence it is sent a write of nothing, if it `may_ask`, which keeps the connection
+    /// open and is answered through a proxy too.
+    pub(super) async fn life(&mut self, token: Option<&str>, may_ask: bool) -> u64 {
         tokio::time::sleep(NEWS_TIME).await;
-        let is_open = self.open.as_ref().is_some_and(|(sender, _)| !sender.is_closed());
-        self.made - u64::from(is_open)
+        if self.open.as_ref().is_some_and(|(sender, _)| sender.is_closed()) {
+            self.died();
+        }
+        if may_ask && self.heard.is_none_or(|heard| heard.elapsed() >= SILENCE_MAX) {
+            // What is wrong was counted; the next range is told the reason.
+            let _ = self.post(&Bytes::from_static(NOTHING), token).await;
+        }
+        if self.open.is_none() {
+            // It announced the end of the last one: only on another can its death be seen.
+            let connected = tokio::time::timeout(self.timeout, self.connected()).await;
+            if !connected.is_ok_and(|connected| connected.is_ok()) {
+                self.died();
+            }
+        }
+        self.deaths
+    }
+
+    fn died(&mut self) {
+        self.close();
+        self.deaths += 1;
     }
 
     /// Posts one compressed request and reads the answer.
@@ -90,25 +142,30 @@ impl Endpoint {
     ) -> Result<Answer, String> {
         // A connection that was idle may have been closed: then once more, on a new one.
         let idle = self.open.as_ref().is_some_and(|(sender, _)| !sender.is_closed());
-        let tried = tokio::time::timeout(self.timeout, self.exchange(body, token)).await;
-        let failed = match tried {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                self.close();
-                return Err(format!("no answer within {:?}", self.timeout));
-            }
-        };
-        self.close();
-        if !idle {
-            return Err(failed);
+        match self.exchange_in_time(body, token).await {
+            Err(Silence::Broken(_)) if idle => {}
+            said => return said.map_err(Silence::into_reason),
         }
-        let tried = tokio::time::timeout(self.timeout, self.exchange(body, token)).await;
-        let answer = tried.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout)));
-        if answer.is_err() {
-            self.close();
+        self.exchange_in_time(body, token).await.map_err(Silence::into_reason)
+    }
+
+    /// One exchange; notes a death that it shows.
+    async fn exchange_in_time(
+        &mut self,
+        body: &Bytes,
+        token: Option<&str>,
+    ) -> Result<Answer, Silence> {
+        let timeout = self.timeout;
+        let tried = tokio::time::timeout(timeout, self.exchange(body, token)).await;
+        let said = tried.map_or_else(
+            |_| Err(Silence::Late(format!("no answer within {timeout:?}"))),
+            |said| said.map_err(Silence::Broken),
+        );
+        match &said {
+            Ok(_) => self.heard = Some(Instant::now()),
+            Err(_) => self.died(),
         }
-        answer
+        said
     }
 
     async fn exchange(&mut self, body: &Bytes, token: Option<&str>) -> Result<Answer, String> {
@@ -127,11 +184,15 @@ impl Endpoint {
         sender.ready().await.map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let (head, body) = response.into_parts();
+        let is_last = is_last(head.version, &head.headers);
         let retry_after = head.headers.get(header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         let body = String::from_utf8_lossy(&body);
+        if is_last {
+            self.close();
+        }
         Ok(Answer {
             status: head.status.as_u16(),
             retry_after: retry_after.map(Duration::from_secs),
@@ -140,8 +201,10 @@ impl Endpoint {
     }
 
     async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, String> {
-        if self.open.as_ref().is_none_or(|(sender, _)| sender.is_closed()) {
-            self.close();
+        if self.open.as_ref().is_some_and(|(sender, _)| sender.is_closed()) {
+            self.died();
+        }
+        if self.open.is_none() {
             let (host, port) = &self.address;
             let stream = TcpStream::connect((host.as_str(), *port)).await;
             let stream = stream.map_err(|error| format!("{host}:{port}: {error}"))?;
@@ -153,7 +216,6 @@ impl Endpoint {
                 let _ = connection.await;
             });
             self.open = Some((sender, driver));
-            self.made += 1;
         }
         let open = self.open.as_mut().map(|(sender, _)| sender);
         open.ok_or_else(|| "the connection went away".to_owned())
@@ -164,4 +226,15 @@ impl Endpoint {
             driver.abort();
         }
     }
+}
+
+/// Whether the server said that it closes the connection after this answer.
+fn is_last(version: Version, headers: &HeaderMap) -> bool {
+    let said = headers.get_all(header::CONNECTION).iter();
+    let mut options =
+        said.filter_map(|said| said.to_str().ok()).flat_map(|said| said.split(',')).map(str::trim);
+    if version == Version::HTTP_10 {
+        return !options.any(|option| option.eq_ignore_ascii_case("keep-alive"));
+    }
+    options.any(|option| option.eq_ignore_ascii_case("close"))
 }

@@ -68,20 +68,21 @@ impl RemoteWriteSink {
         self.left_out.clone()
     }
 
+    fn token(&self) -> Result<Option<String>, String> {
+        let Some(path) = &self.settings.token_file else { return Ok(None) };
+        let token = std::fs::read_to_string(path);
+        let token = token.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Ok(Some(token.trim().to_owned()))
+    }
+
     async fn send_parts(&mut self, encoded: &Encoded) -> Outcome {
         if let Some(wait) = self.not_before.and_then(|at| at.checked_duration_since(Instant::now()))
         {
             return Outcome::Transient(format!("remote write: asked to wait {wait:.0?} more"));
         }
-        let token = match &self.settings.token_file {
-            None => None,
-            Some(path) => match std::fs::read_to_string(path) {
-                Ok(token) => Some(token.trim().to_owned()),
-                Err(error) => {
-                    let path = path.display();
-                    return Outcome::Misconfigured(format!("cannot read {path}: {error}"));
-                }
-            },
+        let token = match self.token() {
+            Ok(token) => token,
+            Err(reason) => return Outcome::Misconfigured(reason),
         };
         for part in &encoded.parts {
             match self.endpoint.post(&part.bytes, token.as_deref()).await {
@@ -135,7 +136,12 @@ impl Sink for RemoteWriteSink {
     }
 
     fn life(&mut self) -> Looking<'_> {
-        Box::pin(self.endpoint.life())
+        Box::pin(async {
+            // Without it the endpoint refuses, and is asked again.
+            let token = self.token().ok().flatten();
+            let may_ask = self.not_before.is_none_or(|at| at <= Instant::now());
+            self.endpoint.life(token.as_deref(), may_ask).await
+        })
     }
 }
 

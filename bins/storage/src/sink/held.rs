@@ -2,9 +2,9 @@
 //!
 //! A store that answers before it has written forgets its last answers when it dies. So a cursor
 //! waits for a while after the ack ([`Durability::After`](super::Durability)), and the blocks are
-//! kept here as long. Where the store may have died in between (its [life](super::Sink::life) is
-//! another), all of them are sent again and wait anew: those it still has count once, as at any
-//! replay.
+//! kept here as long. Meanwhile the store is looked at every [`LOOK_EVERY`]. Where it may have died
+//! in between (its [life](super::Sink::life) is another), all of them are sent again and wait anew:
+//! those it still has count once, as at any replay.
 //!
 //! Not here: the sending, and the waiting (`writer`).
 
@@ -20,6 +20,10 @@ use super::{Encoded, Token};
 /// Encoded bytes kept at most: beyond, the next range waits for the oldest to become due. At a
 /// hold-back of 30 s and six bytes a sample that is 180,000 samples a second.
 const KEPT_BYTES_MAX: usize = 32 << 20;
+
+/// How often the store is looked at while something waits: more often than servers close idle
+/// connections (Node.js after 5 s), and than a store is killed and back.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A range that was acked.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(super) struct HeldBack {
     sent: Vec<Block>,
     bytes: usize,
     life: u64,
+    /// When the store was looked at last.
+    looked: Option<Instant>,
 }
 
 impl HeldBack {
@@ -60,6 +66,17 @@ impl HeldBack {
     /// When the oldest range is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.ranges.front().map(|held| held.due)
+    }
+
+    /// When to look at the store, or to commit, at last.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        let due = self.due()?;
+        Some(self.looked.map_or(due, |looked| due.min(looked + LOOK_EVERY)))
+    }
+
+    /// Entries of ranges that are not committed.
+    pub(super) fn entries(&self) -> u64 {
+        self.ranges.iter().map(|held| held.tally.records).sum()
     }
 
     /// Keeps a block that was acked, as one of the next range.
@@ -84,6 +101,7 @@ impl HeldBack {
     /// Whether something that was acked in an earlier life may be forgotten; from now on this life
     /// counts.
     pub(super) fn is_in_doubt(&mut self, life: u64) -> bool {
+        self.looked = Some(Instant::now());
         let kept = !self.sent.is_empty() || !self.ranges.is_empty();
         std::mem::replace(&mut self.life, life) != life && kept
     }
@@ -141,6 +159,8 @@ mod tests {
         let before = Instant::now();
         held.put_off(Duration::from_secs(9));
         assert!(held.due() >= Some(before + Duration::from_secs(9)));
+        assert!(held.wake() < held.due(), "the store is looked at meanwhile");
+        assert_eq!(held.entries(), 3);
         assert_eq!(held.pop().map(|held| held.tally.records), Some(1));
         assert!(!held.is_full() && held.blocks().len() == 2);
         assert_eq!(held.pop().map(|held| held.tally.records), Some(2));

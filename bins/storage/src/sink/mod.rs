@@ -178,7 +178,8 @@ pub trait Sink: Send + 'static {
 
     /// The number of the store's life, from 0: another one if the store may have died since it was
     /// asked for last, because a connection broke, and so may have forgotten what it acked. Only a
-    /// sink whose ack is worth something [after a while](Durability::After) needs to know.
+    /// sink whose ack is worth something [after a while](Durability::After) needs to know; it is
+    /// asked every few seconds while something waits, and may use that to keep a connection open.
     fn life(&mut self) -> Looking<'_> {
         Box::pin(std::future::ready(0))
     }

@@ -62,6 +62,7 @@ pub struct SinkStatus {
     pub missed_entries: AtomicU64,
     received: AtomicU64,
     committed: AtomicU64,
+    held: AtomicU64,
     /// When the middle took the first entry that is not committed; 0 if there is none.
     oldest_us: AtomicU64,
     state: Mutex<(SinkState, String)>,
@@ -102,6 +103,16 @@ impl SinkStatus {
 
     pub(super) fn set_committed(&self, seq: Seq) {
         self.committed.store(seq.get(), Ordering::Relaxed);
+    }
+
+    /// How many entries are acked by the store and held back from the middle's cursor.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_held(&self, entries: u64) {
+        self.held.store(entries, Ordering::Relaxed);
     }
 
     pub(super) fn set_oldest_us(&self, oldest_us: Option<u64>) {

@@ -122,7 +122,8 @@ impl SinkTask {
 
     /// Drains, at most until `deadline`; then stops.
     ///
-    /// Returns how many entries it had read and leaves behind: they are still at the middle.
+    /// Returns how many entries it had read and leaves behind, those included that the store acked
+    /// and that are held back: all are still at the middle.
     pub fn drain(mut self, deadline: Instant) -> u64 {
         self.begin_drain();
         while self.threads.iter().any(|thread| !thread.is_finished()) {
@@ -136,7 +137,7 @@ impl SinkTask {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-        self.buffer.held().0
+        self.buffer.held().0 + self.status.held()
     }
 }
 

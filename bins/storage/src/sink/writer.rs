@@ -16,8 +16,8 @@ use forebay_link::{Error, QueueId, Tally};
 use tokio::runtime::Runtime;
 
 use super::{
-    Backoff, DeadLetters, Durability, Encoded, Letter, Outcome, RangeBuffer, Sending, Sink,
-    SinkState, SinkStatus, Token, TokenPiece,
+    Backoff, DeadLetters, Durability, Encoded, Letter, Outcome, RangeBuffer, Sink, SinkState,
+    SinkStatus, Token, TokenPiece,
     bisect::{Bisection, PLAN_WHOLE, SUSPECTS_MAX, Step, Suspect},
     buffer::Sealed,
     held::HeldBack,
@@ -60,11 +60,14 @@ type Letters = BTreeMap<u32, PathBuf>;
 /// How soon a stop is noticed while a store that hangs is waited for.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 
-/// The store's answer; at a stop the block is left to the next start, whatever became of it.
-async fn unless_stopped(stop: &Stop, mut sending: Sending<'_>) -> Result<Outcome, Stopped> {
+/// The store's answer; at a stop what was asked is left to the next start, whatever became of it.
+async fn unless_stopped<T>(
+    stop: &Stop,
+    mut asked: impl Future<Output = T> + Unpin,
+) -> Result<T, Stopped> {
     loop {
-        match tokio::time::timeout(STOP_LOOK, &mut sending).await {
-            Ok(outcome) => return Ok(outcome),
+        match tokio::time::timeout(STOP_LOOK, &mut asked).await {
+            Ok(answer) => return Ok(answer),
             Err(_) if stop.is_set() => return Err(Stopped),
             Err(_) => {}
         }
@@ -85,8 +88,8 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         let buffer = self.buffer.clone();
         let stop = self.stop.clone();
         loop {
-            let due = self.held_back.due();
-            let is_due = || due.is_some_and(|due| due <= Instant::now());
+            let wake = self.held_back.wake();
+            let is_due = || wake.is_some_and(|wake| wake <= Instant::now());
             let done = match buffer.oldest(&|| stop.is_set() || is_due()) {
                 Some(range) => self.store(&runtime, range),
                 // The next range may be long in coming: the cursor does not wait for it.
@@ -122,7 +125,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
                 return self.commit(token, self.range);
             }
             // Not before those that are held back.
-            self.held_back.push(Instant::now(), token, self.range);
+            self.hold_back(Instant::now(), token);
             return Ok(());
         }
         self.make_room(runtime)?;
@@ -159,7 +162,7 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         match self.sink.durability() {
             Durability::OnAck => self.commit(token, self.range),
             Durability::After(hold) => {
-                self.held_back.push(Instant::now() + hold, token, self.range);
+                self.hold_back(Instant::now() + hold, token);
                 self.commit_held_back(runtime, false)
             }
         }
@@ -202,9 +205,9 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
                     let bytes: usize = encoded.parts.iter().map(|part| part.bytes.len()).sum();
                     self.status.batches.fetch_add(1, Ordering::Relaxed);
                     self.status.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                    if let Durability::After(hold) = self.sink.durability() {
+                    if let Durability::After(_) = self.sink.durability() {
                         self.held_back.keep(*token, encoded);
-                        self.repeat_if_lost(runtime, hold)?;
+                        self.repeat_if_lost(runtime)?;
                     }
                     return Ok(Ok(()));
                 }
@@ -367,17 +370,19 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         Ok(())
     }
 
+    /// Holds the range at hand back until then.
+    fn hold_back(&mut self, due: Instant, token: Token) {
+        self.held_back.push(due, token, self.range);
+        self.status.set_held(self.held_back.entries());
+    }
+
     /// Commits what was held back long enough, or waits for all of it.
     fn commit_held_back(&mut self, runtime: &Runtime, all: bool) -> Result<(), Stopped> {
-        while let Some(due) = self.held_back.due() {
-            let wait = due.saturating_duration_since(Instant::now());
-            if !wait.is_zero() && !all {
+        while let Some(wake) = self.held_back.wake() {
+            if wake > Instant::now() && !all {
                 return Ok(());
             }
-            if self.stop.wait(wait) {
-                return Err(Stopped);
-            }
-            self.commit_oldest(runtime)?;
+            self.wait_held_back(runtime, wake)?;
         }
         Ok(())
     }
@@ -385,46 +390,52 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
     /// Waits until the blocks that are held back leave room for more.
     fn make_room(&mut self, runtime: &Runtime) -> Result<(), Stopped> {
         while self.held_back.is_full()
-            && let Some(due) = self.held_back.due()
+            && let Some(wake) = self.held_back.wake()
         {
-            if self.stop.wait(due.saturating_duration_since(Instant::now())) {
-                return Err(Stopped);
-            }
-            self.commit_oldest(runtime)?;
+            self.wait_held_back(runtime, wake)?;
         }
         Ok(())
     }
 
-    /// Commits the oldest range that is held back and due, unless it has to be sent again.
-    fn commit_oldest(&mut self, runtime: &Runtime) -> Result<(), Stopped> {
-        if let Durability::After(hold) = self.sink.durability()
-            && self.repeat_if_lost(runtime, hold)?
-        {
+    /// Waits, looks at the store, and commits the oldest range if it is due and not in doubt.
+    fn wait_held_back(&mut self, runtime: &Runtime, wake: Instant) -> Result<(), Stopped> {
+        if self.stop.wait(wake.saturating_duration_since(Instant::now())) {
+            return Err(Stopped);
+        }
+        if self.repeat_if_lost(runtime)? {
             return Ok(());
         }
-        match self.held_back.pop() {
-            Some(held) => self.commit(held.token, held.tally),
-            None => Ok(()),
+        if self.held_back.due().is_some_and(|due| due <= Instant::now())
+            && let Some(held) = self.held_back.pop()
+        {
+            self.commit(held.token, held.tally)?;
+            self.status.set_held(self.held_back.entries());
         }
+        Ok(())
     }
 
     /// Sends again what is held back if the store may have died since it acked that; says whether.
-    fn repeat_if_lost(&mut self, runtime: &Runtime, hold: Duration) -> Result<bool, Stopped> {
-        let mut repeated = false;
-        loop {
-            let life = runtime.block_on(self.sink.life());
-            if !self.held_back.is_in_doubt(life) {
-                return Ok(repeated);
-            }
-            let blocks = self.held_back.blocks();
-            tracing::warn!(consumer = %self.name, blocks = blocks.len(),
-                "the store may have died: sending again what it may not have written");
-            for (token, encoded) in &blocks {
-                self.send_again(runtime, encoded, token)?;
-            }
-            self.held_back.put_off(hold);
-            repeated = true;
+    ///
+    /// Once: if it dies meanwhile, the next look says so.
+    fn repeat_if_lost(&mut self, runtime: &Runtime) -> Result<bool, Stopped> {
+        let Durability::After(hold) = self.sink.durability() else { return Ok(false) };
+        let life = runtime.block_on(unless_stopped(&self.stop, self.sink.life()))?;
+        if !self.held_back.is_in_doubt(life) {
+            return Ok(false);
         }
+        let blocks = self.held_back.blocks();
+        tracing::warn!(consumer = %self.name, blocks = blocks.len(),
+            "the store may have died: sending again what it may not have written");
+        self.status.retries.fetch_add(1, Ordering::Relaxed);
+        for (token, encoded) in &blocks {
+            // A store that answers at once would not let it be noticed.
+            if self.stop.is_set() {
+                return Err(Stopped);
+            }
+            self.send_again(runtime, encoded, token)?;
+        }
+        self.held_back.put_off(hold);
+        Ok(true)
     }
 
     fn send_again(

@@ -3,7 +3,11 @@
 use std::{collections::HashMap, process::Command};
 
 use forebay_ops::Duration;
-use forebay_storage::{config, redis::RedisSink, sink::Outcome};
+use forebay_storage::{
+    config,
+    redis::RedisSink,
+    sink::{Outcome, Sink as _},
+};
 use forebay_testkit::{Redis, or_skip};
 
 use crate::{
@@ -142,4 +146,21 @@ fn what_is_wrong_with_redis_is_told_apart_and_mends_by_itself() {
     server.restart().unwrap();
     assert_eq!(send_on(&runtime, sink, &block), Outcome::Ack);
     assert!(value(&server).contains("\"value\":6.0"), "{}", value(&server));
+}
+
+/// PING that was answered by an error dropped the connection at each look, which was then taken for
+/// a death: all that was held back was sent again for ever.
+#[test]
+fn a_redis_whose_user_may_not_ping_is_not_taken_to_have_died() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut server) = or_skip(Redis::start(folder.path(), &[])) else { return };
+    let (runtime, mut sink) = (runtime(), RedisSink::new(&settings(&server)));
+    let block = rows(&[simple("d", 1, 1.0)], 0..1);
+    assert_eq!(send_on(&runtime, &mut sink, &block), Outcome::Ack);
+    let life = runtime.block_on(sink.life());
+    assert_eq!(ask(&server, &["ACL", "SETUSER", "default", "-ping"]), "OK");
+    assert!(ask(&server, &["PING"]).contains("NOPERM"));
+    assert_eq!(runtime.block_on(sink.life()), life);
+    server.kill().unwrap();
+    assert_ne!(runtime.block_on(sink.life()), life);
 }

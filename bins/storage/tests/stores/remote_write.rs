@@ -3,11 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read as _, Write as _},
-    net::TcpListener,
-    time::Duration,
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
 };
 
-use forebay_storage::{config, remote_write::RemoteWriteSink, sink::Outcome};
+use forebay_storage::{
+    config,
+    remote_write::RemoteWriteSink,
+    sink::{Outcome, SinkTask},
+};
 use forebay_testkit::{Victoria, or_skip};
 
 use crate::{
@@ -15,7 +25,7 @@ use crate::{
         Log, Served, eventually,
         rows::{OwnedCell, OwnedRow, all_rows, messages, simple},
     },
-    fixture::{misconfigured, poison, rows, runtime, send_on, transient},
+    fixture::{misconfigured, poison, rows, runtime, send_on, start, transient},
     process::storage,
 };
 
@@ -88,7 +98,7 @@ fn victoria_shows_every_number_once_however_often_it_was_sent() {
     assert_eq!(held(&server), (wanted, 0));
     let texts = all.iter().filter(|row| matches!(row.value, OwnedCell::Text(_))).count();
     let opaque = all.iter().filter(|row| row.key.is_none()).count();
-    let not_applicable = left_out.not_applicable.load(std::sync::atomic::Ordering::Relaxed);
+    let not_applicable = left_out.not_applicable.load(Ordering::Relaxed);
     assert!(not_applicable >= (texts + opaque) as u64, "{not_applicable}");
 }
 
@@ -136,46 +146,86 @@ fn samples_that_victoria_forgets_when_killed_come_again_within_the_hold_back() {
     assert_eq!(held(&server), (expected(&all_rows(&sent)), 0));
 }
 
-/// Answers each request with the next of these heads, on a connection of its own.
-fn answering(heads: &'static [&'static str]) -> (String, std::thread::JoinHandle<()>) {
+/// What becomes of a connection after an answer.
+enum Then {
+    /// It is closed, as the answer says.
+    Announce,
+    /// It is closed, and the answer does not say so.
+    Close,
+    /// As announced, and nothing is answered any more.
+    End,
+}
+
+/// An endpoint that says what it is told to for each body; one connection at a time.
+fn answering(
+    mut say: impl FnMut(&[u8]) -> (&'static str, Then) + Send + 'static,
+) -> (String, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/api/v1/write", listener.local_addr().unwrap());
     let thread = std::thread::spawn(move || {
-        for head in heads {
+        loop {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = Vec::new();
-            let mut piece = [0; 4096];
-            while !ended(&request) {
-                let count = stream.read(&mut piece).unwrap();
-                request.extend_from_slice(&piece[..count]);
+            while let Some(body) = received(&mut stream) {
+                let (head, then) = say(&body);
+                let close = match then {
+                    Then::Close => "",
+                    Then::Announce | Then::End => "connection: close\r\n",
+                };
+                let length = if head.starts_with("204") { "" } else { "content-length: 3\r\n" };
+                let body = if length.is_empty() { "" } else { "why" };
+                let answer = format!("HTTP/1.1 {head}\r\n{close}{length}\r\n{body}");
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    break;
+                }
+                match then {
+                    Then::Announce | Then::Close => break,
+                    Then::End => return,
+                }
             }
-            let request = String::from_utf8_lossy(&request).to_ascii_lowercase();
-            for header in ["content-encoding: snappy", "x-prometheus-remote-write-version: 0.1.0"] {
-                assert!(request.contains(header), "{request}");
-            }
-            write!(stream, "HTTP/1.1 {head}\r\nconnection: close\r\n\r\nwhy").unwrap();
         }
     });
     (url, thread)
 }
 
-fn ended(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
-    let Some(head) = text.find("\r\n\r\n") else { return false };
-    let length = text.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
-    let head = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head);
-    request.len() >= head + 4 + length.parse::<usize>().unwrap()
+/// The body of the next request; `None` if the connection ends before.
+fn received(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    let start = loop {
+        if let Some(start) = ended(&request) {
+            break start;
+        }
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => request.extend_from_slice(&piece[..count]),
+        }
+    };
+    let head = String::from_utf8_lossy(&request[..start]).to_ascii_lowercase();
+    for header in ["content-encoding: snappy", "x-prometheus-remote-write-version: 0.1.0"] {
+        assert!(head.contains(header), "{head}");
+    }
+    Some(request.split_off(start))
+}
+
+/// Where the body of a whole request begins.
+fn ended(request: &[u8]) -> Option<usize> {
+    let start = request.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(&request[..start]).to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    (request.len() >= start + length.parse::<usize>().unwrap()).then_some(start)
 }
 
 #[test]
 fn answers_of_an_endpoint_are_told_apart_and_its_wish_to_rest_is_kept() {
-    let (url, server) = answering(&[
-        "503 Busy\r\nretry-after: 1",
-        "401 No",
-        "400 Bad",
-        "429 Slow\r\nretry-after: 0",
-        "204 Done",
-    ]);
+    let mut heads = [
+        ("503 Busy\r\nretry-after: 1", Then::Announce),
+        ("401 No", Then::Announce),
+        ("400 Bad", Then::Announce),
+        ("429 Slow\r\nretry-after: 0", Then::Announce),
+        ("204 Done", Then::End),
+    ]
+    .into_iter();
+    let (url, server) = answering(move |_| heads.next().unwrap());
     let runtime = runtime();
     let config = config::RemoteWrite {
         url,
@@ -225,4 +275,64 @@ fn what_is_wrong_with_victoria_is_told_apart_and_mends_by_itself() {
     transient(send_on(&runtime, &mut sink, &block));
     server.restart().unwrap();
     assert_eq!(send_on(&runtime, &mut sink, &block), Outcome::Ack);
+}
+
+/// A task that writes to an endpoint of ours, and holds back for so many seconds.
+fn writing(log: &Log, folder: &Path, url: String, seconds: u64) -> SinkTask {
+    let config = config::RemoteWrite {
+        url,
+        timeout: forebay_ops::Duration::from_secs(5),
+        hold_back: forebay_ops::Duration::from_secs(seconds),
+        ..config::RemoteWrite::default()
+    };
+    start(log, "remote-write", &folder.join("dead"), RemoteWriteSink::new(&config).unwrap())
+}
+
+/// Ends a task at once, and says how many entries it leaves to the next.
+#[track_caller]
+fn stopped(task: SinkTask) -> u64 {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(task.drain(Instant::now())));
+    told.recv_timeout(Duration::from_secs(20)).expect("a stop ends it")
+}
+
+/// Each close was taken for a death, for which all was sent again, at which the next was closed:
+/// an endless loop that never committed and did not hear of a stop.
+#[test]
+fn an_endpoint_that_says_that_it_closes_a_connection_is_not_taken_to_have_died() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::new(1);
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    let (url, _server) = answering(move |body| {
+        // Besides those of the range, the writes of nothing that look whether it is there.
+        counted.fetch_add(u64::from(body.len() > 1), Ordering::Relaxed);
+        ("204 Done", Then::Announce)
+    });
+    log.append_all(&[simple("d", 1, 1.0)]);
+    let task = writing(&log, folder.path(), url, 5);
+    eventually("it is committed", || log.state("remote-write").committed == log.head());
+    assert_eq!(stopped(task), 0);
+    assert_eq!(count.load(Ordering::Relaxed), 1, "sent once");
+}
+
+#[test]
+fn a_sink_whose_endpoint_seems_to_die_all_the_time_hears_of_a_stop_and_says_what_it_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::new(1);
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    let (url, _server) = answering(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        ("204 Done", Then::Close)
+    });
+    let sent: Vec<_> = (1..=100).map(|seq| simple("d", seq, seq as f64)).collect();
+    log.append_all(&sent);
+    let task = writing(&log, folder.path(), url, 3600);
+    let status = task.status();
+    eventually("both ranges are acked", || status.held() == 100);
+    let before = count.load(Ordering::Relaxed);
+    eventually("it is sent again", || count.load(Ordering::Relaxed) > before);
+    assert_eq!(stopped(task), 100, "what is held back is still at the middle");
+    assert_eq!(log.state("remote-write").committed.get(), 0);
 }
