@@ -1,7 +1,7 @@
 //! One HTTP/1.1 connection to the endpoint, made anew when it broke.
 //!
 //! It is also how a death of the endpoint is seen: a connection that ends without having been
-//! announced, no answer in time.
+//! announced, no answer in time, an answer that only somebody in front of it gives.
 
 use std::{
     fmt,
@@ -35,6 +35,14 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+}
+
+impl Answer {
+    /// Whether the store itself may have given it, alive: others are a server's that is broken or
+    /// ends, or a proxy's that does not reach it.
+    fn is_of_store(&self) -> bool {
+        self.is_success() || matches!(self.status, 400 | 409 | 422 | 429)
     }
 }
 
@@ -162,7 +170,8 @@ impl Endpoint {
             |said| said.map_err(Silence::Broken),
         );
         match &said {
-            Ok(_) => self.heard = Some(Instant::now()),
+            Ok(answer) if answer.is_of_store() => self.heard = Some(Instant::now()),
+            Ok(_) => self.deaths += 1,
             Err(_) => self.died(),
         }
         said

@@ -148,6 +148,7 @@ fn samples_that_victoria_forgets_when_killed_come_again_within_the_hold_back() {
 
 /// What becomes of a connection after an answer.
 enum Then {
+    Keep,
     /// It is closed, as the answer says.
     Announce,
     /// It is closed, and the answer does not say so.
@@ -168,7 +169,7 @@ fn answering(
             while let Some(body) = received(&mut stream) {
                 let (head, then) = say(&body);
                 let close = match then {
-                    Then::Close => "",
+                    Then::Keep | Then::Close => "",
                     Then::Announce | Then::End => "connection: close\r\n",
                 };
                 let length = if head.starts_with("204") { "" } else { "content-length: 3\r\n" };
@@ -178,6 +179,7 @@ fn answering(
                     break;
                 }
                 match then {
+                    Then::Keep => {}
                     Then::Announce | Then::Close => break,
                     Then::End => return,
                 }
@@ -335,4 +337,38 @@ fn a_sink_whose_endpoint_seems_to_die_all_the_time_hears_of_a_stop_and_says_what
     eventually("it is sent again", || count.load(Ordering::Relaxed) > before);
     assert_eq!(stopped(task), 100, "what is held back is still at the middle");
     assert_eq!(log.state("remote-write").committed.get(), 0);
+}
+
+/// A proxy keeps our connection open while the store behind it is away, and the store has forgotten
+/// what it acked when it is back.
+#[test]
+fn a_store_that_dies_behind_a_proxy_gets_again_what_it_had_acked() {
+    for refused_is_empty in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::new(1);
+        let bodies = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
+        let (kept, mut is_away) = (bodies.clone(), true);
+        let (url, _server) = answering(move |body| {
+            let mut kept = kept.lock().unwrap();
+            let is_next = !kept.is_empty() && (body.len() == 1) == refused_is_empty;
+            if is_next && std::mem::take(&mut is_away) {
+                return ("502 Bad Gateway", Then::Keep);
+            }
+            if body.len() > 1 {
+                kept.push(body.to_vec());
+            }
+            ("204 Done", Then::Keep)
+        });
+        log.append_all(&[simple("d", 1, 1.0)]);
+        let task = writing(&log, folder.path(), url, 5);
+        eventually("the first is acked", || bodies.lock().unwrap().len() == 1);
+        if !refused_is_empty {
+            log.append_all(&[simple("d", 2, 2.0)]);
+        }
+        eventually("all is committed", || log.state("remote-write").committed == log.head());
+        assert_eq!(stopped(task), 0);
+        let bodies = bodies.lock().unwrap();
+        let again = bodies.iter().filter(|body| **body == bodies[0]).count();
+        assert_eq!(again, 2, "the first range was sent again");
+    }
 }
