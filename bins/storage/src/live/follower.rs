@@ -2,7 +2,9 @@
 //!
 //! It has no cursor at the middle: it starts after what the last values include. What the middle
 //! no longer has by then is in the lake, since nothing is reclaimed before it is stored there; the
-//! last values are made up from those files, and only live readers have missed it.
+//! last values are made up from those files, and only live readers have missed it. A lake that may be
+//! detached (docs/stores.md) has no file of what was given up for it: then the last values miss that
+//! too, until a device reports again.
 
 use std::{
     io,

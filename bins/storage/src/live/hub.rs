@@ -184,7 +184,9 @@ impl Hub {
         state.reach(middle, upto);
         self.last.apply(middle, upto, entries.iter().map(|entry| &entry.message));
         if state.clients.is_empty() {
-            return;
+            drop(state);
+            // Whoever comes back and asks where its queue is counts as a reader only later.
+            return self.heard.notify_all();
         }
         let mut missed = 0;
         let mut sheet = Sheet::default();
