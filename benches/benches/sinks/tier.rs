@@ -65,11 +65,11 @@ impl Source for Feed {
 }
 
 impl Consumer for Feed {
-    fn prepare(&self, _: Seq, _: Seq, _: &[u8], _: Duration) -> Result<(), Error> {
+    fn prepare(&self, _: QueueId, _: Seq, _: Seq, _: &[u8], _: Duration) -> Result<(), Error> {
         Ok(())
     }
 
-    fn commit(&self, _: Seq, _: Tally, _: Duration) -> Result<(), Error> {
+    fn commit(&self, _: QueueId, _: Seq, _: Tally, _: Duration) -> Result<(), Error> {
         Ok(())
     }
 }

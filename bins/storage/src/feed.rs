@@ -22,17 +22,31 @@ pub trait Source: Send + Sync + 'static {
 ///
 /// All methods take `&self`: one thread reads while another announces and commits.
 pub trait Consumer: Source {
-    /// Announces a range, durably on return.
+    /// Announces a range of `queue`, durably on return.
     ///
     /// # Errors
-    /// [`Error::Deadline`]: repeat it. Others: stop.
-    fn prepare(&self, first: Seq, last: Seq, plan: &[u8], timeout: Duration) -> Result<(), Error>;
+    /// [`Error::Deadline`]: repeat it. [`Error::OtherQueue`]: go on without. Others: stop.
+    fn prepare(
+        &self,
+        queue: QueueId,
+        first: Seq,
+        last: Seq,
+        plan: &[u8],
+        timeout: Duration,
+    ) -> Result<(), Error>;
 
-    /// Says that all up to `upto` are stored and what `tally` they come to, durably on return.
+    /// Says that all of `queue` up to `upto` are stored and what `tally` they come to, durably on
+    /// return. The queue is that of the numbers: who reads may be in another one already.
     ///
     /// # Errors
     /// As [`Self::prepare`].
-    fn commit(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), Error>;
+    fn commit(
+        &self,
+        queue: QueueId,
+        upto: Seq,
+        tally: Tally,
+        timeout: Duration,
+    ) -> Result<(), Error>;
 
     /// The range of this queue that the store itself was told last, first and last entry: all
     /// before it is stored, and it is read again with exactly these bounds. `None` for a store that
@@ -57,12 +71,25 @@ impl Source for Subscriber {
 }
 
 impl Consumer for Subscriber {
-    fn prepare(&self, first: Seq, last: Seq, plan: &[u8], timeout: Duration) -> Result<(), Error> {
-        Self::prepare(self, first, last, plan, timeout)
+    fn prepare(
+        &self,
+        queue: QueueId,
+        first: Seq,
+        last: Seq,
+        plan: &[u8],
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        Self::prepare(self, queue, first, last, plan, timeout)
     }
 
-    fn commit(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), Error> {
-        self.commit_counted(upto, tally, timeout)
+    fn commit(
+        &self,
+        queue: QueueId,
+        upto: Seq,
+        tally: Tally,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.commit_counted(queue, upto, tally, timeout)
     }
 }
 

@@ -103,8 +103,9 @@ fn an_announced_range_that_cannot_be_read_again_is_part_of_the_gap() {
     log.append_all(&sent);
     // As if it had died after it announced entries 51 to 300, and perhaps stored them.
     let session = log.consumer("lake");
-    session.commit(Seq::from_parts(1, 50), Tally::default(), DEADLINE).unwrap();
-    session.prepare(Seq::from_parts(1, 51), Seq::from_parts(1, 300), &[1], DEADLINE).unwrap();
+    session.commit(log.queue(), Seq::from_parts(1, 50), Tally::default(), DEADLINE).unwrap();
+    let (first, last) = (Seq::from_parts(1, 51), Seq::from_parts(1, 300));
+    session.prepare(log.queue(), first, last, &[1], DEADLINE).unwrap();
     log.reclaim(Seq::from_parts(1, 100));
     let task = start(&log, dir.path());
     assert_eq!(task.drain(Instant::now() + DEADLINE), 0);
@@ -121,7 +122,9 @@ fn a_gap_that_cannot_be_kept_holds_the_sink() {
     let log = Log::new(1);
     let sent = messages(24, 300);
     log.append_all(&sent);
-    log.consumer("lake").commit(Seq::from_parts(1, 10), Tally::default(), DEADLINE).unwrap();
+    log.consumer("lake")
+        .commit(log.queue(), Seq::from_parts(1, 10), Tally::default(), DEADLINE)
+        .unwrap();
     log.reclaim(Seq::from_parts(1, 100));
     // A file where the folder should be.
     let dead = dir.path().join("dead");

@@ -20,7 +20,7 @@ use std::{
 };
 
 use common::{Log, Session, eventually, rows::messages};
-use forebay_link::{Error, FeedEvent, Seq, Tally};
+use forebay_link::{Error, FeedEvent, QueueId, Seq, Tally};
 use forebay_model::Message;
 use forebay_ops::Shutdown;
 use forebay_storage::{
@@ -144,13 +144,26 @@ impl Source for Mortal {
 }
 
 impl Consumer for Mortal {
-    fn prepare(&self, first: Seq, last: Seq, plan: &[u8], timeout: Duration) -> Result<(), Error> {
-        let done = self.life.step(|| self.session.prepare(first, last, plan, timeout));
+    fn prepare(
+        &self,
+        queue: QueueId,
+        first: Seq,
+        last: Seq,
+        plan: &[u8],
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let done = self.life.step(|| self.session.prepare(queue, first, last, plan, timeout));
         done.unwrap_or(Err(Error::Deadline { seconds: 0.0 }))
     }
 
-    fn commit(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), Error> {
-        let done = self.life.step(|| self.session.commit(upto, tally, timeout));
+    fn commit(
+        &self,
+        queue: QueueId,
+        upto: Seq,
+        tally: Tally,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let done = self.life.step(|| self.session.commit(queue, upto, tally, timeout));
         done.unwrap_or(Err(Error::Deadline { seconds: 0.0 }))
     }
 }

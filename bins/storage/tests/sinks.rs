@@ -6,15 +6,18 @@
 mod common;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use common::{DEADLINE, Log, eventually, rows::messages};
-use forebay_link::{Seq, Tally};
+use common::{DEADLINE, Log, Session, eventually, rows::messages};
+use forebay_link::{Error, FeedEvent, QueueId, Seq, Tally};
 use forebay_ops::Shutdown;
 use forebay_storage::{
-    feed::Consumer as _,
+    feed::{Consumer, Source},
     registry::Current,
     rows::Rows,
     sink::{
@@ -85,6 +88,10 @@ impl Sink for MemorySink {
 }
 
 fn start(log: &Log, name: &str, sink: MemorySink) -> SinkTask {
+    start_on(log.consumer(name), name, sink)
+}
+
+fn start_on(consumer: Arc<impl Consumer>, name: &str, sink: MemorySink) -> SinkTask {
     let config = SinkTaskConfig {
         name: name.to_owned(),
         limits: Limits {
@@ -97,7 +104,7 @@ fn start(log: &Log, name: &str, sink: MemorySink) -> SinkTask {
         dead_letters: std::env::temp_dir().join("unused"),
         stored: Box::new(|_| {}),
     };
-    SinkTask::start(config, log.consumer(name), sink, Shutdown::new()).unwrap()
+    SinkTask::start(config, consumer, sink, Shutdown::new()).unwrap()
 }
 
 fn refused() -> Outcome {
@@ -165,7 +172,7 @@ fn a_newer_session_fences_an_older_one_before_it_sends() {
     log.append_all(&messages(3, 20));
     eventually("the old one ends", || old.status().state().0 == SinkState::Ended);
     assert!(sink.store.lock().unwrap().tried.is_empty(), "fenced at the announcement");
-    newer.commit(log.head(), Tally::default(), DEADLINE).unwrap();
+    newer.commit(log.queue(), log.head(), Tally::default(), DEADLINE).unwrap();
 }
 
 #[test]
@@ -196,4 +203,103 @@ fn a_store_whose_ack_is_not_durable_holds_the_cursor_back() {
     assert_eq!(task.drain(Instant::now() + DEADLINE), 0);
     assert_eq!(log.state("sink").committed, log.head());
     assert!(began.elapsed() >= Duration::from_millis(700));
+}
+
+/// A middle that comes back with another log, and does not take numbers of the first.
+#[derive(Debug)]
+struct Moving {
+    old: Arc<Session>,
+    new: Arc<Session>,
+    moved: AtomicBool,
+    /// The queues of what was declined.
+    declined: Mutex<Vec<QueueId>>,
+}
+
+impl Moving {
+    fn session(&self) -> &Session {
+        if self.moved.load(Ordering::SeqCst) { &self.new } else { &self.old }
+    }
+
+    fn note(&self, queue: QueueId, done: Result<(), Error>) -> Result<(), Error> {
+        if matches!(done, Err(Error::OtherQueue { .. })) {
+            self.declined.lock().unwrap().push(queue);
+        }
+        done
+    }
+}
+
+impl Source for Moving {
+    fn next(&self, timeout: Duration) -> Result<Option<FeedEvent>, Error> {
+        self.session().next(timeout)
+    }
+
+    fn head(&self) -> Seq {
+        self.session().head()
+    }
+}
+
+impl Consumer for Moving {
+    fn prepare(
+        &self,
+        queue: QueueId,
+        first: Seq,
+        last: Seq,
+        plan: &[u8],
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.note(queue, self.session().prepare(queue, first, last, plan, timeout))
+    }
+
+    fn commit(
+        &self,
+        queue: QueueId,
+        upto: Seq,
+        tally: Tally,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.note(queue, self.session().commit(queue, upto, tally, timeout))
+    }
+}
+
+/// A range of the old log was being sent when the middle came back with another: its last number was
+/// committed as one of the new log, whose entries up to there were then never stored.
+#[test]
+fn numbers_of_a_log_that_is_gone_move_no_cursor_of_the_one_after_it_and_stop_nobody() {
+    let (old, new) = (Log::new(1), Log::new(2));
+    old.append_all(&messages(6, 300));
+    new.append_all(&messages(7, 1000));
+    let sink = MemorySink::new(refused());
+    let consumer = Arc::new(Moving {
+        old: old.consumer("sink"),
+        new: new.consumer("sink"),
+        moved: AtomicBool::new(false),
+        declined: Mutex::default(),
+    });
+    let task = start_on(consumer.clone(), "sink", sink.clone());
+    // The reader has more than there is room for, so it hears of the new log only later.
+    eventually("a range of the old log is sent", || sink.store.lock().unwrap().tried.len() > 1);
+    consumer.moved.store(true, Ordering::SeqCst);
+    sink.answer(Outcome::Ack);
+    eventually("all of the new log is committed", || new.state("sink").committed == new.head());
+    assert_eq!(task.status().state().0, SinkState::Running);
+    assert_eq!(task.status().committed(), new.head());
+    assert_eq!(old.state("sink").committed, Seq::ZERO);
+    let declined = consumer.declined.lock().unwrap();
+    assert!(!declined.is_empty() && declined.iter().all(|queue| *queue == old.queue()));
+    let store = sink.store.lock().unwrap();
+    let of = |log: &Log| -> Vec<_> {
+        let queue = log.queue();
+        let tokens = store.acked.iter().map(|(token, _)| token);
+        tokens.filter(|token| token.queue == queue).map(|token| (token.first, token.last)).collect()
+    };
+    // All that was read of the old one is stored too, and asked for twice at most.
+    assert!(!of(&old).is_empty() && declined.len() <= 2 * of(&old).len());
+    let mut after = Seq::ZERO;
+    for (first, last) in of(&new) {
+        assert!(first.follows(after), "{first} after {after}");
+        after = last;
+    }
+    assert_eq!(after, new.head());
+    drop((store, declined));
+    assert_eq!(task.drain(Instant::now() + DEADLINE), 0);
 }

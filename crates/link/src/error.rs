@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use forebay_wire::QueueId;
+
 /// Whatever a tier's queue reports when it can no longer be trusted.
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,6 +42,15 @@ pub enum Error {
         consumer: String,
         /// Why.
         reason: String,
+    },
+    /// Go on without it: the middle has another queue now, in which these numbers mean nothing. The
+    /// opening of that one follows.
+    #[error("consumer {consumer:?}: the middle has another queue now, {queue}")]
+    OtherQueue {
+        /// The consumer's name.
+        consumer: String,
+        /// The queue that the middle has.
+        queue: QueueId,
     },
     /// Configuration: the address is neither loopback nor private and was not explicitly allowed.
     #[error("{address} is a public address: set allow_public to bind it")]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use forebay_link::{
     Error, FeedEvent, FeedPublisher, Opened, PublisherConfig, ReplayConfig, ReplayServer, Seq,
-    Start, Subscriber, SubscriberConfig,
+    Start, Subscriber, SubscriberConfig, Tally,
 };
 use memory::{Memory, eventually, no_failure};
 
@@ -119,15 +119,15 @@ fn a_late_consumer_starts_from_its_durable_cursor_and_its_pending_range() {
     append_many(&log, 100);
     let at = |counter| Seq::from_parts(1, counter);
     let subscriber = middle.durable("lake");
-    opened(&subscriber);
+    let queue = opened(&subscriber).queue;
     read_to(&subscriber, &log, Seq::ZERO, at(100));
-    subscriber.prepare(at(1), at(40), b"plan a", WAIT).unwrap();
+    subscriber.prepare(queue, at(1), at(40), b"plan a", WAIT).unwrap();
     subscriber.commit(at(40), WAIT).unwrap();
-    subscriber.prepare(at(41), at(90), b"plan b", WAIT).unwrap();
+    subscriber.prepare(queue, at(41), at(90), b"plan b", WAIT).unwrap();
     // Nothing beyond the log, and nothing already committed.
     let refused = subscriber.commit(at(101), WAIT);
     assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
-    assert!(subscriber.prepare(at(1), at(40), b"", WAIT).is_err());
+    assert!(subscriber.prepare(queue, at(1), at(40), b"", WAIT).is_err());
     subscriber.stop(STOP).unwrap();
 
     let subscriber = middle.durable("lake");
@@ -236,10 +236,18 @@ fn a_middle_with_another_log_is_followed_from_its_beginning() {
     let last = append_many(&other, 20);
     let middle = Middle::start_at(&other, &feed, &fetch);
     // A commit of a number of the old log must not be taken for one of the new.
-    let stale = subscriber.commit(Seq::from_parts(1, 10), WAIT);
-    assert!(matches!(stale, Err(Error::Refused { .. })), "{stale:?}");
+    let (old, tenth) = (log.lock().id, Seq::from_parts(1, 10));
+    let is_other = |done: Result<(), Error>| match done {
+        Err(Error::OtherQueue { queue, .. }) => assert_eq!(queue, other.lock().id),
+        done => panic!("of the old log: {done:?}"),
+    };
+    is_other(subscriber.commit(tenth, WAIT));
     let opened = opened(&subscriber);
     assert_eq!((opened.queue, opened.after), (other.lock().id, Seq::ZERO));
+    // Nor after one thread was told of the new log, while another still speaks of the old.
+    is_other(subscriber.commit_counted(old, tenth, Tally::default(), WAIT));
+    is_other(subscriber.prepare(old, Seq::from_parts(1, 1), tenth, b"", WAIT));
+    assert!(other.lock().consumers["lake"].committed == Seq::ZERO);
     read_to(&subscriber, &other, Seq::ZERO, last);
     subscriber.commit(last, WAIT).unwrap();
     subscriber.stop(STOP).unwrap();

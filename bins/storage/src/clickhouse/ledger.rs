@@ -120,16 +120,23 @@ impl<C: Source> Source for LedgerConsumer<C> {
 impl<C: Consumer> Consumer for LedgerConsumer<C> {
     fn prepare(
         &self,
+        queue: QueueId,
         first: Seq,
         last: Seq,
         plan: &[u8],
         timeout: Duration,
     ) -> Result<(), LinkError> {
-        self.consumer.prepare(first, last, plan, timeout)
+        self.consumer.prepare(queue, first, last, plan, timeout)
     }
 
-    fn commit(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), LinkError> {
-        self.consumer.commit(upto, tally, timeout)
+    fn commit(
+        &self,
+        queue: QueueId,
+        upto: Seq,
+        tally: Tally,
+        timeout: Duration,
+    ) -> Result<(), LinkError> {
+        self.consumer.commit(queue, upto, tally, timeout)
     }
 
     fn announced(&self, queue: QueueId) -> Result<Option<Span>, Outcome> {

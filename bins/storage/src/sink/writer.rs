@@ -173,8 +173,9 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         if !self.sink.idempotency().by_range() {
             return Ok(());
         }
-        let Token { first, last, .. } = *token;
-        self.request(*token, |consumer| consumer.prepare(first, last, plan, REQUEST_TIMEOUT))
+        let Token { queue, first, last, .. } = *token;
+        self.request(*token, |consumer| consumer.prepare(queue, first, last, plan, REQUEST_TIMEOUT))
+            .map(drop)
     }
 
     /// Sends rows until the store has taken or refused them; says why they were refused.
@@ -358,7 +359,12 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         }
         let (_, before) = self.accounts.unwrap_or((token.queue, Tally::default()));
         let tally = before.plus(&range);
-        self.request(token, |consumer| consumer.commit(token.last, tally, REQUEST_TIMEOUT))?;
+        let Token { queue, last, .. } = token;
+        let is_there =
+            self.request(token, |consumer| consumer.commit(queue, last, tally, REQUEST_TIMEOUT))?;
+        if !is_there {
+            return Ok(());
+        }
         if let Some((queue, accounts)) = &mut self.accounts
             && *queue == token.queue
         {
@@ -465,23 +471,29 @@ impl<C: Consumer, S: Sink> Writer<C, S> {
         }
     }
 
-    /// Asks the middle until it has answered. A queue that the middle no longer has needs no
-    /// cursor: what is stored of it is stored.
+    /// Asks the middle until it has answered; says whether it has the queue. One that it no longer
+    /// has needs no cursor: what is stored of it is stored. The reader may hear of that after us.
     fn request(
         &mut self,
         token: Token,
         ask: impl Fn(&C) -> Result<(), Error>,
-    ) -> Result<(), Stopped> {
+    ) -> Result<bool, Stopped> {
         let mut backoff = Backoff::default();
         let mut wait = Backoff::for_human();
         loop {
             if self.stop.queue().is_none_or(|(queue, _)| queue != token.queue) {
-                return Ok(());
+                return Ok(false);
             }
             match ask(&self.consumer) {
                 Ok(()) => {
                     self.mended();
-                    return Ok(());
+                    return Ok(true);
+                }
+                Err(Error::OtherQueue { queue, .. }) => {
+                    tracing::warn!(consumer = %self.name, last = %token.last, %queue,
+                        "the middle has another queue: the cursor of the old one is gone");
+                    self.mended();
+                    return Ok(false);
                 }
                 Err(error @ Error::Deadline { .. }) => {
                     self.retry(&error.to_string(), &mut backoff)?

@@ -169,15 +169,19 @@ pub struct Session {
 }
 
 impl Session {
-    fn update(&self, update: impl FnOnce(&mut ConsumerState)) -> Result<(), Error> {
+    fn update(&self, queue: QueueId, update: impl FnOnce(&mut ConsumerState)) -> Result<(), Error> {
         let (name, session) = self.durable.as_ref().unwrap();
         let mut contents = self.log.lock();
         if contents.away {
             return Err(Error::Deadline { seconds: 0.0 });
         }
+        let has = contents.queue;
         let state = contents.consumers.get_mut(name).unwrap();
         if state.session != *session {
             return Err(Error::Fenced { consumer: name.clone() });
+        }
+        if has != queue {
+            return Err(Error::OtherQueue { consumer: name.clone(), queue: has });
         }
         update(state);
         Ok(())
@@ -221,13 +225,20 @@ impl Source for Session {
 }
 
 impl Consumer for Session {
-    fn prepare(&self, first: Seq, last: Seq, plan: &[u8], _: Duration) -> Result<(), Error> {
+    fn prepare(
+        &self,
+        queue: QueueId,
+        first: Seq,
+        last: Seq,
+        plan: &[u8],
+        _: Duration,
+    ) -> Result<(), Error> {
         let plan = plan.to_vec();
-        self.update(|state| state.pending = Some(Pending { start: first, end: last, plan }))
+        self.update(queue, |state| state.pending = Some(Pending { start: first, end: last, plan }))
     }
 
-    fn commit(&self, upto: Seq, tally: Tally, _: Duration) -> Result<(), Error> {
-        self.update(|state| {
+    fn commit(&self, queue: QueueId, upto: Seq, tally: Tally, _: Duration) -> Result<(), Error> {
+        self.update(queue, |state| {
             if upto > state.committed {
                 (state.committed, state.tally) = (upto, Some(tally));
             }

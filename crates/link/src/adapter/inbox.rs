@@ -23,7 +23,7 @@ struct State {
     taken_bytes: usize,
     /// The thread is woken once so many were taken.
     heard_at_bytes: usize,
-    /// The queue that the reader was last told of: the numbers it speaks of are of this one.
+    /// The queue that the reader was last told of.
     queue: QueueId,
     requests: Vec<(QueueId, Request, Answering)>,
     ended: Option<Ending>,
@@ -159,14 +159,15 @@ impl Inbox {
         }
     }
 
-    pub(super) fn request(&self, request: Request) -> Awaited {
+    /// Makes a request about numbers of `queue`: without one, of the queue that was last read of.
+    pub(super) fn request(&self, queue: Option<QueueId>, request: Request) -> Awaited {
         let (answering, awaited) = reply();
         let mut state = self.lock();
         if let Some(error) = self.over(&state) {
             answering.answer(Err(error));
             return awaited;
         }
-        let queue = state.queue;
+        let queue = queue.unwrap_or(state.queue);
         state.requests.push((queue, request, answering));
         drop(state);
         self.notify.notify_one();

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_wire::Seq;
 use forebay_wire::feed::{PLAN_BYTES_MAX, Tally};
+use forebay_wire::{QueueId, Seq};
 use tokio::task::JoinHandle;
 
 use crate::adapter::dealer::Dealer;
@@ -19,7 +19,7 @@ use crate::adapter::thread::{Clock, Stop, Thread, block_on};
 use crate::config::SubscriberConfig;
 use crate::error::Error;
 use crate::machine::subscriber::{
-    Action, Ending, Report, Request, RequestId, Subscriber as Machine,
+    Action, Declined, Ending, Report, Request, RequestId, Subscriber as Machine,
 };
 use crate::seam::FeedEvent;
 
@@ -98,48 +98,58 @@ impl Subscriber {
         self.inbox.poll_next(context)
     }
 
-    /// Announces the range `start..=end`, durably at the middle on return. `plan` is what this
+    /// Announces the range `start..=end` of `queue`, durably at the middle on return. `plan` is what this
     /// consumer needs to write exactly the same again; at most
     /// [`forebay_wire::feed::PLAN_BYTES_MAX`] bytes. A range announced before and not committed
     /// is replaced. Blocks.
     ///
     /// # Errors
     /// - [`Error::Deadline`]: repeat it; it may or may not have been done, and is idempotent.
+    /// - [`Error::OtherQueue`]: nothing was done, nor can be: the middle has another queue.
     /// - [`Error::Fenced`], [`Error::Refused`], [`Error::Stopped`]: stop.
     pub fn prepare(
         &self,
+        queue: QueueId,
         start: Seq,
         end: Seq,
         plan: &[u8],
         timeout: Duration,
     ) -> Result<(), Error> {
-        self.inbox.request(self.announcement(start, end, plan)?).wait(timeout)
+        let announcement = self.announcement(start, end, plan)?;
+        self.inbox.request(Some(queue), announcement).wait(timeout)
     }
 
-    /// Says that all up to `upto` are safe here; durable at the middle on return. Blocks.
+    /// Says that all up to `upto` are safe here, a number of the queue that the reader was last told
+    /// of; durable at the middle on return. Blocks. For who reads and commits on one thread.
     ///
     /// # Errors
     /// As [`Self::prepare`].
     pub fn commit(&self, upto: Seq, timeout: Duration) -> Result<(), Error> {
-        self.inbox.request(Request::Commit { upto, tally: None }).wait(timeout)
+        self.inbox.request(None, Request::Commit { upto, tally: None }).wait(timeout)
     }
 
-    /// [`Self::commit`] with what has become of all up to `upto`: the middle keeps it with the
-    /// cursor, and [`Opened`](crate::Opened) brings it back.
+    /// [`Self::commit`] of a number of `queue`, with what has become of all up to it: the middle
+    /// keeps that with the cursor, and [`Opened`](crate::Opened) brings it back.
     ///
     /// # Errors
     /// As [`Self::prepare`].
-    pub fn commit_counted(&self, upto: Seq, tally: Tally, timeout: Duration) -> Result<(), Error> {
-        self.inbox.request(Request::Commit { upto, tally: Some(tally) }).wait(timeout)
+    pub fn commit_counted(
+        &self,
+        queue: QueueId,
+        upto: Seq,
+        tally: Tally,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.inbox.request(Some(queue), Request::Commit { upto, tally: Some(tally) }).wait(timeout)
     }
 
-    /// [`Self::prepare`] for a task: resolves once it is durable, over reconnects, without a
+    /// [`Self::prepare`] for a task, in the queue that the reader was last told of: resolves once it is durable, over reconnects, without a
     /// deadline of its own.
     ///
     /// # Errors
     /// As [`Self::prepare`], without the deadline.
     pub async fn prepared(&self, start: Seq, end: Seq, plan: &[u8]) -> Result<(), Error> {
-        self.inbox.request(self.announcement(start, end, plan)?).await
+        self.inbox.request(None, self.announcement(start, end, plan)?).await
     }
 
     /// [`Self::commit`] for a task, likewise.
@@ -147,7 +157,7 @@ impl Subscriber {
     /// # Errors
     /// As [`Self::prepared`].
     pub async fn committed(&self, upto: Seq) -> Result<(), Error> {
-        self.inbox.request(Request::Commit { upto, tally: None }).await
+        self.inbox.request(None, Request::Commit { upto, tally: None }).await
     }
 
     /// Ends the thread; events not yet read are dropped and will be delivered again.
@@ -356,8 +366,10 @@ impl Link {
                 Action::Finished(id, result) => {
                     if let Some(answering) = self.asked.remove(&id) {
                         let consumer = self.config.consumer.clone().unwrap_or_default();
-                        answering
-                            .answer(result.map_err(|reason| Error::Refused { consumer, reason }));
+                        answering.answer(result.map_err(|declined| match declined {
+                            Declined::Unfit(reason) => Error::Refused { consumer, reason },
+                            Declined::OtherQueue(queue) => Error::OtherQueue { consumer, queue },
+                        }));
                     }
                 }
                 Action::End(ending) => {

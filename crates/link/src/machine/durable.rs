@@ -37,6 +37,15 @@ pub enum Request {
     },
 }
 
+/// Why a request will never be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Declined {
+    /// It does not fit what the middle has, in these words.
+    Unfit(String),
+    /// It is about numbers of another queue than the one that the middle has, which is this.
+    OtherQueue(QueueId),
+}
+
 /// What follows from an answer.
 #[derive(Debug)]
 pub(super) enum Told {
@@ -45,7 +54,7 @@ pub(super) enum Told {
     /// The session is held.
     Granted(ConsumerState),
     /// A request is done, or refused.
-    Finished(RequestId, Result<(), String>),
+    Finished(RequestId, Result<(), Declined>),
     /// A newer session has taken over.
     Fenced,
     /// There is no such consumer.
@@ -189,12 +198,15 @@ impl Durable {
             }
             Outcome::Refused => {
                 let asked = self.asked.swap_remove(at);
-                let state = &answer.state;
-                let reason = format!(
-                    "{:?} does not fit what the middle has: committed {}",
-                    asked.request, state.committed
-                );
-                vec![Told::Finished(asked.id, Err(reason))]
+                let declined = if answer.queue == asked.queue {
+                    Declined::Unfit(format!(
+                        "{:?} does not fit what the middle has: committed {}",
+                        asked.request, answer.state.committed
+                    ))
+                } else {
+                    Declined::OtherQueue(answer.queue)
+                };
+                vec![Told::Finished(asked.id, Err(declined))]
             }
             // The middle lost what it knew of this session: claim one anew.
             Outcome::State => vec![Told::Send(self.open(now, random))],

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use forebay_wire::frame::FrameError;
 use forebay_wire::{QueueId, Seq};
 
-use crate::machine::durable::RequestId;
+use crate::machine::durable::{Declined, RequestId};
 use crate::seam::FeedEvent;
 
 /// What the machine wants done.
@@ -24,8 +24,8 @@ pub enum Action {
     Send(Bytes),
     /// Hand an event to the reader; its bytes count as buffered until `taken`.
     Yield(FeedEvent),
-    /// A request is done: durable, or refused with the reason.
-    Finished(RequestId, Result<(), String>),
+    /// A request is done: durable, or declined for good.
+    Finished(RequestId, Result<(), Declined>),
     /// No event will come any more, and no request is done.
     End(Ending),
     /// Something worth a log line or a counter.

@@ -22,8 +22,8 @@ use forebay_wire::{QueueId, Seq};
 use crate::config::{Start, SubscriberConfig};
 use crate::machine::Random;
 use crate::machine::connection::{Connection, Due, Timing};
+pub use crate::machine::durable::{Declined, Request, RequestId};
 use crate::machine::durable::{Durable, Told};
-pub use crate::machine::durable::{Request, RequestId};
 use crate::machine::following::Outstanding;
 pub use crate::machine::following::{Action, Ending, Report};
 use crate::machine::stash::Stash;
@@ -205,13 +205,14 @@ impl Subscriber {
         self.want_more(now);
     }
 
-    /// Makes a request of the durable consumer about numbers of `queue`, the one last opened for
-    /// the reader; it is repeated until it is answered. If the middle's queue has become another
-    /// meanwhile it is refused: numbers of the one mean nothing in the other.
+    /// Makes a request of the durable consumer about numbers of `queue`; it is repeated until it is
+    /// answered. If the middle's queue is another it is declined: numbers of the one mean nothing
+    /// in the other.
     pub fn request(&mut self, now: Duration, id: RequestId, queue: QueueId, request: Request) {
         let Some(durable) = &mut self.durable else {
             let reason = "a reader without a cursor commits nothing".to_owned();
-            return self.actions.push_back(Action::Finished(id, Err(reason)));
+            let declined = Err(Declined::Unfit(reason));
+            return self.actions.push_back(Action::Finished(id, declined));
         };
         let frame = durable.request(now, id, queue, request);
         if self.fetch.is_up() {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_link::machine::subscriber::{Action, Ending, Report, Request, Subscriber};
+use forebay_link::machine::subscriber::{Action, Declined, Ending, Report, Request, Subscriber};
 use forebay_link::{FeedEvent, Pending, QueueId, Seq, SubscriberConfig};
 use forebay_wire::feed::Stored;
 
@@ -297,7 +297,7 @@ impl World {
         machine.request(now, id, process.queue, Request::Prepare { start, end, plan });
     }
 
-    fn finished(&mut self, index: usize, finished: u64, result: Result<(), String>) {
+    fn finished(&mut self, index: usize, finished: u64, result: Result<(), Declined>) {
         let process = &mut self.processes[index];
         let life = process.life;
         match (process.stage.clone(), result) {
