@@ -3,7 +3,8 @@
 //! Most consumers hold what they have not committed: the log fills, fronts get no more credit, and
 //! nothing is lost. One that the configuration calls detachable gives way: when seven eighths of
 //! the log are used, its cursor moves past the oldest entries, as far as it takes to use three
-//! quarters. Only what makes room is given up: nothing, if another consumer holds the same space.
+//! quarters. Only what makes room is given up: nothing, if another consumer holds the same space;
+//! but a range that the consumer has announced is given up whole, or not at all.
 //!
 //! The order: the gap is written down (`gaps`), then the cursor moves, durably. What the consumer
 //! itself has committed stays in its note, so it asks for what is gone when it comes back, is told
@@ -160,7 +161,11 @@ impl Detachable {
     fn detach(&self, name: &str, bytes: u64) -> io::Result<()> {
         let mut readers = lock_readers(&self.readers);
         let Some(reader) = readers.get_mut(name) else { return Ok(()) };
-        let (upto, entries, passed) = match step_over(reader, bytes) {
+        // A range that it announced and will not read whole again it leaves out whole: the store may
+        // have it. So the gap names all of it on both sides.
+        let pending = ConsumerState::from_note(&reader.note()).and_then(|state| state.pending);
+        let pending = pending.map(|range| (range.start, range.end));
+        let (upto, entries, passed) = match step_over(reader, bytes, pending) {
             Ok(Some(stepped)) => stepped,
             Ok(None) => return Ok(()),
             Err(error) => fatal(format_args!("the log failed: {error}")),
@@ -195,13 +200,22 @@ impl Detachable {
     }
 }
 
-/// Steps over entries from the cursor on; the last one, how many, and their bytes in the log.
-fn step_over(reader: &mut Reader, bytes: u64) -> Result<Option<(LogSeq, u64, u64)>, Error> {
+/// Steps over entries from the cursor on, and out of the range `whole` if that leads into it; the
+/// last one, how many, and their bytes in the log.
+fn step_over(
+    reader: &mut Reader,
+    bytes: u64,
+    whole: Option<(Seq, Seq)>,
+) -> Result<Option<(LogSeq, u64, u64)>, Error> {
     let cursor = reader.cursor();
     reader.rewind(cursor)?;
     let mut stepped = None;
     let (mut entries, mut passed) = (0, 0);
-    while passed < bytes {
+    let is_within = |stepped: Option<(LogSeq, u64, u64)>| match (stepped, whole) {
+        (Some((last, ..)), Some((start, end))) => (start.get()..end.get()).contains(&last.get()),
+        _ => false,
+    };
+    while passed < bytes || is_within(stepped) {
         let batch = reader.peek(STEP_ENTRIES, STEP_BYTES)?;
         let Some(last) = batch.iter().last().map(|entry| entry.seq) else { break };
         entries += batch.len() as u64;

@@ -157,6 +157,58 @@ fn a_consumer_that_may_be_detached_gives_way_and_is_told_what_it_missed() {
     middle.drain(DEADLINE).expect("closed");
 }
 
+/// The consumer passes over the whole of a range that it announced and cannot read whole again. The
+/// middle used to name only the part that made room: the rest was missing in the books for good.
+#[test]
+fn a_range_that_was_announced_is_given_up_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (middle, registry) = start(with_slow(config(dir.path()), true));
+    let addresses = middle.addresses().clone();
+    let front = Front::new(1);
+    let sender = front.connect(&addresses.uplink);
+    let wanted = Arc::new(AtomicUsize::new(usize::MAX));
+    let lake = {
+        let (consumer, wanted) = (Consumer::connect(&addresses), wanted.clone());
+        std::thread::spawn(move || consumer.take_and_commit(&wanted))
+    };
+    let announced = 20_000;
+    front.append(&device(), 1..=announced + 2000);
+    front.wait_acked(announced + 2000);
+    let mut slow = Consumer::connect_as("slow", &addresses);
+    let queue = match slow.subscriber.next(DEADLINE).expect("no newer session") {
+        Some(FeedEvent::Opened(opened)) => opened.queue,
+        other => panic!("expected the opening, got {other:?}"),
+    };
+    slow.take_until(1000);
+    slow.commit();
+    let (committed, end) = (slow.last, Seq::new(slow.last.get() + announced));
+    let start = Seq::new(committed.get() + 1);
+    slow.subscriber.prepare(queue, start, end, &[1], DEADLINE).expect("announced");
+    slow.subscriber.stop(DEADLINE).expect("ends");
+    let lost = || metric(&registry, "forebay_middle_detached_entries_total");
+    let mut sent = announced + 2000;
+    while lost() == 0.0 {
+        assert!(sent < FULL, "the log holds {sent}");
+        front.append(&device(), sent + 1..=sent + 1000);
+        sent += 1000;
+        front.wait_acked(sent);
+    }
+    // An eighth of the log would be a quarter of the range.
+    let slow = Consumer::connect_as("slow", &addresses);
+    let (missed, records, last) = catch_up(&slow, sent);
+    assert_eq!(missed.len(), 1, "{missed:?}");
+    let (after, resume) = missed[0];
+    assert_eq!(after, committed);
+    assert!(resume >= end, "{resume} is within what was announced up to {end}");
+    assert_eq!((resume.counter() - after.counter()) as f64, lost(), "as the middle counts it");
+    assert!(records > 0 && last.counter() >= sent);
+    slow.subscriber.stop(DEADLINE).expect("ends");
+    wanted.store(sent as usize, Ordering::Release);
+    lake.join().expect("all came").subscriber.stop(DEADLINE).expect("ends");
+    sender.stop(DEADLINE).expect("ends");
+    middle.drain(Duration::ZERO).expect("closed");
+}
+
 #[test]
 fn a_consumer_that_never_came_is_told_what_it_missed() {
     let dir = tempfile::tempdir().expect("a directory");
