@@ -123,6 +123,7 @@ mod tests {
             (None, "stopped", Some("pump")),
             (None, "never", Some("pump")),
             (None, "plain", None),
+            (None, "was-ahead", None),
             (Some("acme"), "talks", Some("pump")),
         ] {
             let (tenant, device_type) = (tenant.map(str::to_owned), device_type.map(str::to_owned));
@@ -136,7 +137,13 @@ mod tests {
         let last = LastValues::new(100);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
         let now_us = now.as_micros() as i64;
+        let mut ahead = message("was-ahead", now_us - 3_600_000_000);
+        if let Body::Readings(readings) = &mut ahead.body {
+            readings[0].time = Timestamp::from_micros(now_us + 3_600_000_000).ok();
+        }
         let messages = [
+            ahead,
+            message("was-ahead", now_us),
             message("talks", now_us),
             message("stopped", now_us - 3_600_000_000),
             message("plain", now_us),
@@ -149,7 +156,7 @@ mod tests {
         let expected = |never: i64, acme: i64| {
             Counts::from([
                 (key("default", "pump"), (3, 1 + never)),
-                (key("default", ""), (1, 0)),
+                (key("default", ""), (2, 0)),
                 (key("acme", "pump"), (1, acme)),
             ])
         };

@@ -19,7 +19,7 @@ use forebay_wire::live::{LastValue, LiveReading, Position};
 use hashbrown::HashMap;
 
 pub use keeper::{Keeper, restore};
-pub use snapshot::{Snapshot, SnapshotError};
+pub use snapshot::{Heard, Snapshot, SnapshotError};
 
 use crate::rows::{Cell, RowView};
 
@@ -46,6 +46,9 @@ struct State {
 struct Device {
     tenant: Box<str>,
     device: Box<str>,
+    /// When a front received the latest of its readings, the newest by their own times or not: a
+    /// clock that was in the future once does not make it silent.
+    heard_us: i64,
     /// Ordered by key; most devices have a handful.
     keys: Vec<Newest>,
 }
@@ -211,12 +214,13 @@ impl LastValues {
         })
     }
 
-    /// When a front received the newest reading of a device; `None` if there is none.
+    /// When a front last received a reading of a device, whatever time the reading has; `None` if
+    /// none ever came.
     #[must_use]
     pub fn heard_us(&self, tenant: &str, device: &str) -> Option<i64> {
         let state = self.lock();
         let found = state.devices.get(joined(tenant, device).as_str())?;
-        found.keys.iter().map(|newest| newest.received.micros()).max()
+        Some(found.heard_us)
     }
 
     /// Devices and series held, and readings refused because of the limit.
@@ -234,7 +238,8 @@ impl LastValues {
         let values = devices
             .flat_map(|device| device.keys.iter().map(|newest| device.show(newest)))
             .collect();
-        Snapshot { positions: state.positions.clone(), values }
+        let heard = state.devices.values().filter_map(Device::heard_later).collect();
+        Snapshot { positions: state.positions.clone(), values, heard }
     }
 
     /// Takes up what a snapshot holds.
@@ -254,6 +259,12 @@ impl LastValues {
                 time: last.reading.time,
             };
             state.take(self.series_max, offer);
+        }
+        for Heard { tenant, device, received_us } in &snapshot.heard {
+            let found = state.devices.get_mut(joined(tenant, device).as_str());
+            if let Some(device) = found {
+                device.heard_us = device.heard_us.max(*received_us);
+            }
         }
         for (middle, &position) in &snapshot.positions {
             state.positions.insert(middle.clone(), position);
@@ -283,11 +294,13 @@ impl State {
             let device = Device {
                 tenant: offer.tenant.into(),
                 device: offer.device.into(),
+                heard_us: offer.received.micros(),
                 keys: Vec::new(),
             };
             self.devices.insert(joined.as_str().into(), device);
         }
         let Some(device) = self.devices.get_mut(joined.as_str()) else { return };
+        device.heard_us = device.heard_us.max(offer.received.micros());
         match device.keys.binary_search_by(|newest| (*newest.key).cmp(offer.key)) {
             Ok(place) => {
                 let current = &mut device.keys[place];
@@ -345,6 +358,16 @@ impl Newest {
 }
 
 impl Device {
+    /// When it was heard, if none of its values tells.
+    fn heard_later(&self) -> Option<Heard> {
+        let told_us = self.keys.iter().map(|newest| newest.received.micros()).max();
+        (told_us < Some(self.heard_us)).then(|| Heard {
+            tenant: self.tenant.to_string(),
+            device: self.device.to_string(),
+            received_us: self.heard_us,
+        })
+    }
+
     fn show(&self, newest: &Newest) -> LastValue<'static> {
         LastValue {
             tenant: self.tenant.to_string().into(),

@@ -1,8 +1,9 @@
 //! The last values on disk: what a restart needs not read again.
 //!
-//! Lines of JSON: a head with the version and the positions, a value a line, and a last line with
-//! their count. Written under another name, synced and renamed, so that there is always a whole
-//! one. Losing it costs a longer start: the values are made again from the lake and the feed.
+//! Lines of JSON: a head with the version and the positions, a value a line, a line for each device
+//! that was heard later than its values tell, and a last line with the counts of both. Written under
+//! another name, synced and renamed, so that there is always a whole one. Losing it costs a longer
+//! start: the values are made again from the lake and the feed.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the form. One line of history each:
 /// - 1: the first.
-const VERSION: u32 = 1;
+/// - 2: when devices were heard, where their values do not tell.
+const VERSION: u32 = 2;
 
 /// The last values of one moment, and what they include.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -26,6 +28,21 @@ pub struct Snapshot {
     pub positions: BTreeMap<String, Position>,
     /// The values.
     pub values: Vec<LastValue<'static>>,
+    /// Devices of which a reading was received after all of those in `values`: it was older by its
+    /// own time.
+    pub heard: Vec<Heard>,
+}
+
+/// When a device was heard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heard {
+    /// Whose device it is.
+    pub tenant: String,
+    /// Which.
+    pub device: String,
+    /// When a front received the latest of its readings, in microseconds since 1970.
+    pub received_us: i64,
 }
 
 /// Why a snapshot cannot be used.
@@ -59,6 +76,8 @@ struct Head {
 #[derive(Serialize, Deserialize)]
 struct Foot {
     values: usize,
+    #[serde(default)]
+    heard: usize,
 }
 
 impl Snapshot {
@@ -86,7 +105,11 @@ impl Snapshot {
         for value in &self.values {
             line(&|file| serde_json::to_writer(file, value))?;
         }
-        line(&|file| serde_json::to_writer(file, &Foot { values: self.values.len() }))?;
+        for heard in &self.heard {
+            line(&|file| serde_json::to_writer(file, heard))?;
+        }
+        let foot = Foot { values: self.values.len(), heard: self.heard.len() };
+        line(&|file| serde_json::to_writer(file, &foot))?;
         file.into_inner()?.sync_all()?;
         fs::rename(&unfinished, path)?;
         fs::File::open(folder)?.sync_all()
@@ -115,24 +138,33 @@ impl Snapshot {
         };
         let head: Head =
             serde_json::from_str(&next()?).map_err(|error| damaged(error.to_string()))?;
-        if head.version != VERSION {
+        if !(1..=VERSION).contains(&head.version) {
             return Err(damaged(format!("it has version {}", head.version)));
         }
-        let mut values = Vec::new();
+        let (mut values, mut heard) = (Vec::new(), Vec::new());
         loop {
             let line = next()?;
-            match serde_json::from_str::<LastValue<'static>>(&line) {
-                Ok(value) => values.push(value),
-                Err(error) => match serde_json::from_str::<Foot>(&line) {
-                    Ok(foot) if foot.values == values.len() => break,
-                    Ok(foot) => {
-                        let found = values.len();
-                        return Err(damaged(format!("it has {found} of {} values", foot.values)));
-                    }
-                    Err(_) => return Err(damaged(error.to_string())),
-                },
+            let error = match serde_json::from_str::<LastValue<'static>>(&line) {
+                Ok(value) => {
+                    values.push(value);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if let Ok(found) = serde_json::from_str::<Heard>(&line) {
+                heard.push(found);
+                continue;
+            }
+            match serde_json::from_str::<Foot>(&line) {
+                Ok(foot) if (foot.values, foot.heard) == (values.len(), heard.len()) => break,
+                Ok(foot) => {
+                    let found = (values.len(), heard.len());
+                    let wanted = (foot.values, foot.heard);
+                    return Err(damaged(format!("it has {found:?} of {wanted:?} lines")));
+                }
+                Err(_) => return Err(damaged(error.to_string())),
             }
         }
-        Ok(Some(Self { positions: head.positions, values }))
+        Ok(Some(Self { positions: head.positions, values, heard }))
     }
 }

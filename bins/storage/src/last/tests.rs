@@ -84,11 +84,57 @@ fn a_snapshot_restores_values_and_positions() {
 }
 
 #[test]
+fn a_device_whose_clock_was_once_in_the_future_is_heard_at_every_reading_and_over_a_restart() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let path = folder.path().join("last.jsonl");
+    let last = LastValues::new(10);
+    last.apply("m", position(1), [&message("a", 1, 1, Some(2_000_000_000_000_000), 1)]);
+    assert_eq!(last.heard_us("default", "a"), Some(1_000_001));
+    last.apply("m", position(2), [&message("a", 1, 500, Some(5), 2)]);
+    assert_eq!(value(&last, "a"), Some(Value::Int(1)), "the newest by its own time stays");
+    assert_eq!(last.heard_us("default", "a"), Some(1_000_500));
+    // One that comes late does not take it back.
+    last.apply("m", position(3), [&message("a", 1, 400, Some(4), 3)]);
+    assert_eq!(last.heard_us("default", "a"), Some(1_000_500));
+    last.apply("m", position(4), [&message("b", 1, 1, None, 2)]);
+
+    let snapshot = last.snapshot();
+    assert_eq!((snapshot.values.len(), snapshot.heard.len()), (2, 1));
+    snapshot.write(&path).expect("written");
+    assert_eq!(Snapshot::read(&path).expect("read"), Some(snapshot));
+    let restored = LastValues::new(10);
+    restore(&restored, &path).expect("restored");
+    for device in ["a", "b", "c"] {
+        assert_eq!(restored.heard_us("default", device), last.heard_us("default", device));
+    }
+    assert_eq!(restored.counts(), (2, 2, 0));
+}
+
+#[test]
+fn a_snapshot_of_the_first_version_is_read() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let path = folder.path().join("last.jsonl");
+    let last = LastValues::new(10);
+    last.apply("m", position(7), [&message("a", 1, 1, None, 1), &message("b", 1, 1, None, 2)]);
+    last.snapshot().write(&path).expect("written");
+    let text = std::fs::read_to_string(&path).expect("there");
+    let first = text.replace("\"version\":2", "\"version\":1").replace(",\"heard\":0", "");
+    assert_ne!(first, text);
+    std::fs::write(&path, &first).expect("written");
+    assert_eq!(Snapshot::read(&path).expect("read"), Some(last.snapshot()));
+    std::fs::write(&path, first.replace("\"version\":1", "\"version\":3")).expect("written");
+    let refused = Snapshot::read(&path);
+    assert!(matches!(refused, Err(SnapshotError::Damaged { .. })), "{refused:?}");
+}
+
+#[test]
 fn a_torn_snapshot_is_refused_whole() {
     let folder = tempfile::tempdir().expect("temp dir");
     let path = folder.path().join("last.jsonl");
     let last = LastValues::new(10);
     last.apply("m", position(7), [&message("a", 1, 1, None, 1), &message("b", 1, 1, None, 2)]);
+    // A late one, so that each kind of line is there.
+    last.apply("m", position(8), [&message("a", 1, 2, Some(5), 3)]);
     last.snapshot().write(&path).expect("written");
     let whole = std::fs::read(&path).expect("there");
     for length in 0..whole.len() - 1 {
