@@ -1,10 +1,10 @@
 //! The real storage binary, following a log behind real sockets.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, net::SocketAddr, path::Path, process::Command};
 
-use forebay_testkit::Child;
+use forebay_testkit::{Child, http};
 
-use crate::common::Served;
+use crate::common::{DEADLINE, Served};
 
 /// Starts it on its own folder, without a lake and without a live feed: only the store named in
 /// `section`, in TOML.
@@ -37,4 +37,16 @@ pub(crate) fn start(
         command.env("FOREBAY_PLANTED_FAULT", fault);
     }
     Child::spawn(name, &mut command, folder).unwrap()
+}
+
+/// What one of its metrics without labels is now.
+pub(crate) fn metric(process: &mut Child, name: &str) -> u64 {
+    process.wait_for("storage serves", DEADLINE).unwrap();
+    let log = process.log();
+    let line = log.lines().find(|line| line.contains("storage serves")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let address: SocketAddr = line["admin"].as_str().unwrap().parse().unwrap();
+    let text = http::get(address, "/metrics", DEADLINE).unwrap().good().unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }

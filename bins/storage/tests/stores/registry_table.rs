@@ -1,6 +1,6 @@
 //! The device registry from a table: taken over when it changes, kept while the database is away.
 
-use std::{fs, path::Path, process::Command};
+use std::path::Path;
 
 use forebay_testkit::{Child, or_skip, postgres::Postgres};
 
@@ -10,6 +10,7 @@ use crate::{
         rows::{lake_rows, simple},
     },
     postgres::ask,
+    process,
 };
 
 /// What the lake says of a device: name, unit and whether it is known, of its latest row.
@@ -26,38 +27,43 @@ fn described(lake: &Path, device: &str) -> Vec<(Option<String>, Option<String>, 
     rows.into_iter().map(|(_, name, unit, known)| (name, unit, known)).collect()
 }
 
-fn storage(folder: &Path, served: &Served, url: &str) -> Child {
-    let config = format!(
-        "[[middles]]\nfeed = \"{}\"\nfetch = \"{}\"\n\
-         [http]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
-         [live]\nenabled = false\n\
-         [lake]\ndir = \"{}\"\ndead_letters = \"{}\"\n[lake.flush]\nage = \"20ms\"\n\
+fn storage(folder: &Path, served: &Served, url: &str, timeout: &str) -> Child {
+    let sections = format!(
+        "[lake]\ndir = \"{}\"\ndead_letters = \"{}\"\n[lake.flush]\nage = \"20ms\"\n\
          [registry.table]\nenabled = true\nurl = \"{url}\"\ndevices = \"plant.devices\"\n\
-         keys = \"plant.keys\"\nlook_every = \"50ms\"\ntimeout = \"2s\"\nkept = \"{}\"\n",
-        served.publisher.endpoint(),
-        served.replay.endpoint(),
+         keys = \"plant.keys\"\nlook_every = \"50ms\"\ntimeout = \"{timeout}\"\nkept = \"{}\"\n",
         folder.join("lake").display(),
         folder.join("dead").display(),
         folder.join("registry.kept").display(),
     );
-    let path = folder.join("storage.toml");
-    fs::write(&path, config).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay-storage"));
-    Child::spawn("storage", command.arg("--config").arg(path), folder).unwrap()
+    process::start("storage", folder, served, &sections, None)
 }
 
-#[test]
-fn a_table_is_taken_over_when_it_changes_and_stays_while_the_database_is_away() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(mut server) = or_skip(Postgres::start(folder.path(), &["fsync=off"])) else { return };
+/// Waits for a look at the table that began from now on and was in vain.
+fn refused_from_now_on(process: &mut Child) {
+    let mut refused = || process::metric(process, "forebay_storage_registry_table_refused_total");
+    // One may be under way.
+    let enough = refused() + 2;
+    eventually("the table is refused", || refused() >= enough);
+}
+
+/// Puts a table of devices and one of keys into the server.
+fn plant(server: &Postgres) {
     ask(
-        &server,
+        server,
         "CREATE SCHEMA plant;
          CREATE TABLE plant.devices (device text PRIMARY KEY, type text, location text, name text);
          CREATE TABLE plant.keys (type text, key text, data_type text, unit text);
          INSERT INTO plant.keys VALUES ('pump', 'value', 'float', 'Cel');
          INSERT INTO plant.devices VALUES ('pump-1', 'pump', 'Hall \"3\", left', 'Feed pump');",
     );
+}
+
+#[test]
+fn a_table_is_taken_over_when_it_changes_and_stays_while_the_database_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut server) = or_skip(Postgres::start(folder.path(), &["fsync=off"])) else { return };
+    plant(&server);
     let log = Log::new(1);
     let served = Served::start(&log);
     let lake = folder.path().join("lake");
@@ -74,7 +80,7 @@ fn a_table_is_taken_over_when_it_changes_and_stays_while_the_database_is_away() 
             described(&lake, device).last() == Some(&wanted)
         });
     };
-    let process = storage(folder.path(), &served, &server.url());
+    let mut process = storage(folder.path(), &served, &server.url(), "2s");
     until("pump-1", (Some("Feed pump"), Some("Cel"), true));
     until("pump-2", (None, None, false));
     let insert = "INSERT INTO plant.devices VALUES ('pump-2', 'pump', '', 'Another')";
@@ -84,17 +90,17 @@ fn a_table_is_taken_over_when_it_changes_and_stays_while_the_database_is_away() 
     // Nonsense changes nothing.
     ask(&server, "INSERT INTO plant.keys VALUES ('pump', 'speed', 'nonsense', '')");
     ask(&server, "UPDATE plant.devices SET name = 'Renamed' WHERE device = 'pump-2'");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    refused_from_now_on(&mut process);
     until("pump-2", (Some("Another"), Some("Cel"), true));
     ask(&server, "DELETE FROM plant.keys WHERE key = 'speed'");
     until("pump-2", (Some("Renamed"), Some("Cel"), true));
 
     // Away, the last good one stays; over a restart of ours too.
     server.kill().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    refused_from_now_on(&mut process);
     until("pump-2", (Some("Renamed"), Some("Cel"), true));
     drop(process);
-    let process = storage(folder.path(), &served, &server.url());
+    let process = storage(folder.path(), &served, &server.url(), "2s");
     until("pump-1", (Some("Feed pump"), Some("Cel"), true));
     server.restart().unwrap();
     ask(&server, "DELETE FROM plant.devices WHERE device = 'pump-1'");
