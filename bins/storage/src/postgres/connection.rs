@@ -32,10 +32,20 @@ const SESSION: &str = "SET lock_timeout = '10s';
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') = 'off'";
 
+/// The task that moves a connection's bytes. Without it the connection is closed: whoever gives up
+/// in the middle leaves nothing behind.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A connection with what is known of the tables behind it.
 pub(super) struct Connection {
     client: Client,
-    driver: JoinHandle<()>,
+    driver: Driver,
     schema: Schema,
     consumer: String,
     copy: String,
@@ -60,31 +70,24 @@ impl Connection {
         }
         config.keepalives_idle(std::time::Duration::from_secs(10));
         let (mut client, connection) = config.connect(NoTls).await?;
-        let driver = tokio::spawn(async move {
+        let driver = Driver(tokio::spawn(async move {
             // What ends it is said to whoever uses the client.
             let _ = connection.await;
-        });
-        let schema = match prepare(&mut client, settings).await {
-            Ok(schema) => schema,
-            Err(failure) => {
-                driver.abort();
-                let _ = driver.await;
-                return Err(failure);
-            }
-        };
+        }));
+        let schema = prepare(&mut client, settings).await?;
         let consumer = settings.consumer.clone();
         Ok(Self { client, driver, schema, consumer, copy: COLUMNS.join(", ") })
     }
 
     /// Whether it is known to be broken.
     pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed() || self.driver.is_finished()
+        self.client.is_closed() || self.driver.0.is_finished()
     }
 
     /// Ends it at once; what was not committed is undone by the server.
-    pub(super) async fn close(self) {
-        self.driver.abort();
-        let _ = self.driver.await;
+    pub(super) async fn close(mut self) {
+        self.driver.0.abort();
+        let _ = (&mut self.driver.0).await;
     }
 
     /// Stores those rows of a block that are not there yet; on return they are on disk.
@@ -138,7 +141,9 @@ impl Connection {
 }
 
 async fn prepare(client: &mut Client, settings: &config::Postgres) -> Result<Schema, Failure> {
-    client.batch_execute(SESSION).await?;
+    // What we have given up the server must give up too, whatever it waits for.
+    let timeout_ms = settings.timeout.as_millis();
+    client.batch_execute(&format!("SET statement_timeout = {timeout_ms}; {SESSION}")).await?;
     Schema::open(client, settings).await
 }
 

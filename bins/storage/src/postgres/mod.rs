@@ -87,8 +87,14 @@ async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let outcome = tokio::time::timeout(limit, work).await;
-    outcome.unwrap_or_else(|_| Err(Failure::transient(format!("no answer within {limit:?}"))))
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            // Its connection is closed now, not only when there is something to send again.
+            tokio::task::yield_now().await;
+            Err(Failure::transient(format!("no answer within {limit:?}")))
+        }
+    }
 }
 
 impl Sink for PostgresSink {

@@ -196,16 +196,20 @@ async fn read(settings: &RegistryTable) -> Result<Tables, String> {
     }
     config.application_name("forebay registry");
     let (client, connection) = config.connect(NoTls).await.map_err(told)?;
-    let driver = tokio::spawn(async move {
-        // What ends it is said to whoever uses the client.
-        let _ = connection.await;
-    });
-    let tables = copy_out(&client, settings).await;
-    driver.abort();
-    tables
+    // Driven here and in no task of its own: a look that is given up takes its connection along.
+    tokio::select! {
+        tables = copy_out(&client, settings) => tables,
+        ended = connection => {
+            Err(ended.map_or_else(told, |()| "the connection ended".to_owned()))
+        }
+    }
 }
 
 async fn copy_out(client: &Client, settings: &RegistryTable) -> Result<Tables, String> {
+    // The server does not hear that nobody waits for it any more while it waits for a lock.
+    let timeout_ms = settings.timeout.as_millis();
+    let limit = format!("SET statement_timeout = {timeout_ms}");
+    client.batch_execute(&limit).await.map_err(told)?;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     client.batch_execute(begin).await.map_err(told)?;
     let mut tables = Tables::new();

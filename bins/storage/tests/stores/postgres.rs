@@ -9,11 +9,11 @@ use forebay_storage::{
     postgres::PostgresSink,
     sink::{DeadLetters, Outcome, SinkState, Token, TokenPiece},
 };
-use forebay_testkit::{or_skip, postgres::Postgres};
+use forebay_testkit::{Child, or_skip, postgres::Postgres};
 
 use crate::{
     common::{
-        Log, eventually,
+        DEADLINE, Log, eventually,
         rows::{OwnedCell, OwnedRow, all_rows, messages, simple},
     },
     fixture::{
@@ -277,6 +277,56 @@ fn the_first_row_of_a_range_that_postgres_refuses_has_its_letter_before_the_curs
     let token = Token { queue: log.queue(), ..letters[0].token() };
     assert_eq!(send_as(&runtime, &mut sink, &letter, &token), Outcome::Ack);
     assert_eq!(counts(&server), (50, 50));
+}
+
+/// Holds a table under a lock that lets nobody read it, until [`unlock`].
+pub(crate) fn lock(server: &Postgres, folder: &Path, table: &str) -> Child {
+    let mut psql = server.client("psql").unwrap();
+    let lock = format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+    psql.args(["-X", "-c", "BEGIN", "-c", &lock, "-c", "SELECT pg_sleep(300)"]);
+    let locker = Child::spawn("locker", &mut psql, folder).unwrap();
+    let held = format!(
+        "SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass
+         AND mode = 'AccessExclusiveLock' AND granted"
+    );
+    eventually("the table is locked", || ask(server, &held) == ["1"]);
+    locker
+}
+
+pub(crate) fn unlock(server: &Postgres, mut locker: Child) {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE query LIKE 'SELECT pg_sleep%' AND pid <> pg_backend_pid()";
+    ask(server, end);
+    locker.wait(DEADLINE).unwrap();
+}
+
+/// Connections of an application that the server has.
+pub(crate) fn connected(server: &Postgres, application: &str) -> u64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name";
+    ask(server, &format!("{sql} = '{application}'"))[0].parse().unwrap()
+}
+
+#[test]
+fn blocks_for_a_locked_table_leave_no_connection_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = or_skip(Postgres::start(folder.path(), &["fsync=off"])) else { return };
+    let (sent, runtime) = (messages(4, 20), runtime());
+    let config = config::Postgres { timeout: Duration::from_millis(300), ..settings(&server) };
+    let patient = &mut PostgresSink::new(&settings(&server));
+    assert_eq!(send_on(&runtime, patient, &rows(&sent, 0..10)), Outcome::Ack);
+    assert_eq!(connected(&server, "forebay"), 1);
+    let block = rows(&sent, 10..20);
+    // Read while a connection is made, and while a block is sent.
+    for table in ["forebay.versions", "forebay.cursors"] {
+        let locker = lock(&server, folder.path(), table);
+        let sink = &mut PostgresSink::new(&config);
+        for _ in 0..5 {
+            transient(send_on(&runtime, sink, &block));
+        }
+        eventually("only the first is left", || connected(&server, "forebay") == 1);
+        unlock(&server, locker);
+    }
+    assert_eq!(send_on(&runtime, patient, &block), Outcome::Ack);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
         Log, Served, eventually,
         rows::{lake_rows, simple},
     },
-    postgres::ask,
+    postgres::{ask, connected, lock, unlock},
     process,
 };
 
@@ -107,4 +107,25 @@ fn a_table_is_taken_over_when_it_changes_and_stays_while_the_database_is_away() 
     until("pump-1", (None, None, false));
     drop(process);
     assert!(lake_rows(&lake).len() > 5);
+}
+
+/// A look at a locked table is given up after its time; neither end may keep anything of it, or an
+/// hour of a long migration takes all connections that the server has.
+#[test]
+fn looks_at_a_locked_table_leave_no_connection_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = or_skip(Postgres::start(folder.path(), &["fsync=off"])) else { return };
+    plant(&server);
+    let locker = lock(&server, folder.path(), "plant.devices");
+    let log = Log::new(1);
+    let served = Served::start(&log);
+    let mut process = storage(folder.path(), &served, &server.url(), "100ms");
+    eventually("ten looks were given up", || {
+        process::metric(&mut process, "forebay_storage_registry_table_refused_total") >= 10
+    });
+    // The one of the moment, and one whose end the server has not seen yet.
+    eventually("only the last looks are there", || connected(&server, "forebay registry") <= 2);
+    unlock(&server, locker);
+    let good = "forebay_storage_registry_table_good";
+    eventually("it is read again", || process::metric(&mut process, good) == 1);
 }
