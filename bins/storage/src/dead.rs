@@ -57,11 +57,19 @@ fn enabled(is_enabled: bool, section: &str) -> Result<(), String> {
     if is_enabled { Ok(()) } else { Err(format!("{section}.enabled is not set in --config")) }
 }
 
-/// What is known of devices by the files of a configuration, to describe rows that are sent again.
+/// What is known of devices by the files or the table of a configuration, to describe rows that are
+/// sent again. While the database is away it is what the storage tier kept of its table.
 ///
 /// # Errors
-/// A sentence: a file cannot be read, or holds no registry.
+/// A sentence: a file cannot be read, or holds no registry; nor can the table, and nothing is kept
+/// of it. Rows must not be sent: they would be stored without what is known of their devices.
 pub fn registry(config: &Config) -> Result<Arc<Registry>, String> {
+    if config.registry.table.enabled {
+        #[cfg(feature = "postgres")]
+        return crate::postgres::registry_once(&config.registry.table).map(Arc::new);
+        #[cfg(not(feature = "postgres"))]
+        return Err("this build has no PostgreSQL to read registry.table from".to_owned());
+    }
     let mut texts = Vec::new();
     for path in &config.registry.files {
         let bytes = std::fs::read(path);
@@ -75,6 +83,27 @@ pub fn registry(config: &Config) -> Result<Arc<Registry>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn without_its_database_the_registry_is_what_was_kept_and_never_empty() {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let mut config = Config::default();
+        config.registry.table.enabled = true;
+        // Nobody listens there.
+        config.registry.table.url = "host=127.0.0.1 port=1 user=nobody".to_owned();
+        config.registry.table.kept = folder.path().join("registry.kept");
+        let kept = config.registry.table.kept.clone();
+        let refused = registry(&config).expect_err("neither table nor file");
+        assert!(refused.contains("registry.kept"), "{refused}");
+        std::fs::write(&kept, "31 devices.csv\ndevice,location\npress-1,Hall 3\n")
+            .expect("written");
+        let found = registry(&config).expect("the file");
+        let press = found.get("default", "press-1").expect("listed");
+        assert_eq!(press.location.as_deref(), Some("Hall 3"));
+        std::fs::write(&kept, "damaged").expect("written");
+        assert!(registry(&config).is_err());
+    }
 
     #[test]
     fn a_letter_finds_its_sink_by_its_name_with_and_without_a_middle() {

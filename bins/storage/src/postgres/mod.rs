@@ -30,7 +30,7 @@ use crate::{
     sink::{Durability, EncodeError, Encoded, Idempotency, Outcome, Sending, Sink, Token},
 };
 
-pub(crate) use registry::RegistryFollower;
+pub(crate) use registry::{RegistryFollower, registry_once};
 
 use classify::Failure;
 use connection::Connection;

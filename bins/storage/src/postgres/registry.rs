@@ -15,7 +15,6 @@ use std::{
     path::Path,
     str::FromStr as _,
     thread::JoinHandle,
-    time::Duration,
 };
 
 use forebay_model::registry::Registry;
@@ -116,12 +115,7 @@ impl Drop for RegistryFollower {
 impl Work {
     /// Reads the tables, and puts them in force if they are new and good; whether they are good.
     async fn look(&mut self) -> bool {
-        let timeout: Duration = self.settings.timeout.into();
-        let read = match tokio::time::timeout(timeout, read(&self.settings)).await {
-            Ok(read) => read,
-            Err(_) => Err(format!("no answer within {}", self.settings.timeout)),
-        };
-        let done = read.and_then(|tables| {
+        let done = read_in_time(&self.settings).await.and_then(|tables| {
             if self.last.as_ref() == Some(&tables) {
                 return Ok(());
             }
@@ -158,8 +152,7 @@ impl Work {
     }
 
     fn put(&mut self, tables: &Tables) -> Result<(), String> {
-        let files = tables.iter().map(|(name, text)| (name.as_str(), text.as_slice()));
-        let registry = Registry::load(files).map_err(|error| error.to_string())?;
+        let registry = load(tables)?;
         self.devices.set(i64::try_from(registry.len()).unwrap_or(i64::MAX));
         tracing::info!(devices = registry.len(), "a device registry is in force");
         self.current.set(registry.into());
@@ -182,6 +175,36 @@ impl Work {
             }
         }
     }
+}
+
+/// The registry as its table is now, or as it was kept when it was good last.
+///
+/// # Errors
+/// What is wrong with the table, and with what is kept of it.
+pub(crate) fn registry_once(settings: &RegistryTable) -> Result<Registry, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let refused = match runtime.block_on(read_in_time(settings)).and_then(|read| load(&read)) {
+        Ok(registry) => return Ok(registry),
+        Err(reason) => reason,
+    };
+    let kept = match kept(&settings.kept) {
+        Ok(Some(tables)) => load(&tables),
+        Ok(None) => Err("not there".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    let path = settings.kept.display();
+    kept.map_err(|reason| format!("registry.table: {refused}; {path}: {reason}"))
+}
+
+fn load(tables: &Tables) -> Result<Registry, String> {
+    let files = tables.iter().map(|(name, text)| (name.as_str(), text.as_slice()));
+    Registry::load(files).map_err(|error| error.to_string())
+}
+
+async fn read_in_time(settings: &RegistryTable) -> Result<Tables, String> {
+    let read = tokio::time::timeout(settings.timeout.into(), read(settings)).await;
+    read.unwrap_or_else(|_| Err(format!("no answer within {}", settings.timeout)))
 }
 
 /// The tables as they are at one moment.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use forebay_storage::config::{Config, RegistryTable};
 use forebay_testkit::{Child, or_skip, postgres::Postgres};
 
 use crate::{
@@ -95,8 +96,27 @@ fn a_table_is_taken_over_when_it_changes_and_stays_while_the_database_is_away() 
     ask(&server, "DELETE FROM plant.keys WHERE key = 'speed'");
     until("pump-2", (Some("Renamed"), Some("Cel"), true));
 
+    // Dead letters are described by the table, and by what is kept of it while it is away.
+    let mut config = Config::default();
+    config.registry.table = RegistryTable {
+        enabled: true,
+        url: server.url(),
+        devices: "plant.devices".to_owned(),
+        keys: "plant.keys".to_owned(),
+        kept: folder.path().join("no registry.kept"),
+        ..RegistryTable::default()
+    };
+    let named = |config: &Config| {
+        let registry = forebay_storage::dead::registry(config)?;
+        Ok::<_, String>(registry.get("default", "pump-2").unwrap().name.clone())
+    };
+    assert_eq!(named(&config), Ok(Some("Renamed".into())));
+
     // Away, the last good one stays; over a restart of ours too.
     server.kill().unwrap();
+    assert!(named(&config).is_err());
+    config.registry.table.kept = folder.path().join("registry.kept");
+    assert_eq!(named(&config), Ok(Some("Renamed".into())));
     refused_from_now_on(&mut process);
     until("pump-2", (Some("Renamed"), Some("Cel"), true));
     drop(process);
