@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -21,6 +21,9 @@ use forebay_storage::{
     sink::{DeadLetters, Durability, Kept, KeptKind, Letter, Outcome, Sink},
 };
 use serde_json::json;
+
+/// Between two looks at whether a store is still there, while its answer is waited out.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks at dead letters, and sends them again.
 #[derive(Debug, Args)]
@@ -181,13 +184,14 @@ fn replay(options: &Replay) -> Result<ExitCode> {
     let mut stores = Stores::new(&config)?;
     let mut tried = Vec::new();
     for kept in all.into_iter().filter(is_open) {
-        let reason = stores.send(&kept).err();
-        tried.push((kept, reason));
+        let sent = stores.send(&kept);
+        tried.push((kept, sent));
     }
     stores.hold();
     let (mut stored, mut refused) = (0, 0);
     let mut out = std::io::stdout().lock();
-    for (kept, reason) in tried {
+    for (kept, sent) in tried {
+        let reason = sent.and_then(|sink| stores.forgotten(&sink)).err();
         if reason.is_none() {
             kept.mark_done().with_context(|| format!("cannot rename {}", kept.path.display()))?;
             stored += 1;
@@ -213,9 +217,28 @@ struct Stores<'a> {
     registry: Arc<Registry>,
     runtime: tokio::runtime::Runtime,
     /// By the name in the letters; one that cannot be opened says why at each.
-    sinks: BTreeMap<String, Result<Box<dyn Sink>, String>>,
+    sinks: BTreeMap<String, Result<Opened, String>>,
     /// How long the last answer must be waited out until it is worth something.
     hold: Duration,
+}
+
+/// A store that letters were sent to.
+struct Opened {
+    sink: Box<dyn Sink>,
+    /// The number of its life before the first letter.
+    life: u64,
+    /// It may have died since, and have forgotten what it had answered.
+    died: bool,
+}
+
+impl Opened {
+    /// Notes whether the store may have died since the first letter.
+    async fn look(&mut self) {
+        // Where an answer is worth something at once, a death after it forgets nothing.
+        if matches!(self.sink.durability(), Durability::After(_)) {
+            self.died |= self.sink.life().await != self.life;
+        }
+    }
 }
 
 impl<'a> Stores<'a> {
@@ -227,25 +250,55 @@ impl<'a> Stores<'a> {
         Ok(Self { config, registry, runtime, sinks, hold: Duration::ZERO })
     }
 
-    /// Sends one letter; says why it was not taken.
-    fn send(&mut self, kept: &Kept) -> Result<(), String> {
+    /// Sends one letter; names the sink that took it, or says why it was not taken.
+    fn send(&mut self, kept: &Kept) -> Result<String, String> {
         let letter = kept.letter().map_err(|error| error.to_string())?;
-        let open = || dead::open_sink(self.config, &letter.sink);
-        let sink = self.sinks.entry(letter.sink.clone()).or_insert_with(open);
-        let sink = sink.as_mut().map_err(|reason| reason.clone())?;
-        self.runtime.block_on(send(&letter, &self.registry, &mut **sink))?;
-        if let Durability::After(hold) = sink.durability() {
+        let open = || {
+            let mut sink = dead::open_sink(self.config, &letter.sink)?;
+            let life = self.runtime.block_on(sink.life());
+            Ok(Opened { sink, life, died: false })
+        };
+        let opened = self.sinks.entry(letter.sink.clone()).or_insert_with(open);
+        let opened = opened.as_mut().map_err(|reason| reason.clone())?;
+        self.runtime.block_on(send(&letter, &self.registry, &mut *opened.sink))?;
+        if let Durability::After(hold) = opened.sink.durability() {
             self.hold = self.hold.max(hold);
         }
-        Ok(())
+        Ok(letter.sink)
     }
 
-    /// Waits where a store answers before its rows survive its death, as the storage tier does. Cut
-    /// off here, the letters are not marked and can be sent again.
-    fn hold(&self) {
+    /// Waits where a store answers before its rows survive its death, as the storage tier does, and
+    /// notes which stores may have died by then. Cut off here, the letters are not marked and can
+    /// be sent again.
+    fn hold(&mut self) {
+        let end = Instant::now() + self.hold;
         if !self.hold.is_zero() {
             eprintln!("all are sent; {:?} until the store has them on disk", self.hold);
-            std::thread::sleep(self.hold);
+        }
+        self.runtime.block_on(async {
+            loop {
+                let rest = end.saturating_duration_since(Instant::now());
+                let mut sinks: Vec<_> = self.sinks.values_mut().flatten().collect();
+                for opened in &mut sinks {
+                    opened.look().await;
+                }
+                // There is nothing to wait for once all have died.
+                if rest.is_zero() || sinks.iter().all(|opened| opened.died) {
+                    return;
+                }
+                tokio::time::sleep(rest.min(LOOK_EVERY)).await;
+            }
+        });
+    }
+
+    /// Whether a store that took a letter may have forgotten it.
+    fn forgotten(&self, sink: &str) -> Result<(), String> {
+        match self.sinks.get(sink) {
+            Some(Ok(opened)) if opened.died => Err(format!(
+                "{sink}: the connection broke before its answer was worth something: \
+                 it may have lost the row, send it again"
+            )),
+            _ => Ok(()),
         }
     }
 }

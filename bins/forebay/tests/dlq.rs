@@ -13,7 +13,7 @@ use forebay_storage::{
     rows::{Cell, RowView},
     sink::{DeadLetters, Letter, Token},
 };
-use forebay_testkit::{Child, Port, or_skip, postgres, postgres::Postgres, wait_until};
+use forebay_testkit::{Child, Port, Victoria, or_skip, postgres, postgres::Postgres, wait_until};
 use forebay_wire::{QueueId, Seq};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -32,17 +32,9 @@ fn dlq(dir: &Path, words: &[&str]) -> (String, bool) {
     (String::from_utf8(text).unwrap(), output.status.success())
 }
 
-#[test]
-fn letters_are_listed_and_shown_and_stay_when_they_cannot_be_sent() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = format!("lake.dead_letters = {:?}\n", dir.path().join("dead"));
-    fs::write(dir.path().join("storage.toml"), config).unwrap();
-    let (text, well) = dlq(dir.path(), &["list"]);
-    assert!(well && text.contains("0 dead letters"), "{text}");
-    let letters = DeadLetters::new(&dir.path().join("dead"), "lake");
-    letters.keep_entry(QueueId::new(7), Seq::from_parts(1, 5), b"\xff").unwrap();
-    let token = Token::whole(QueueId::new(7), Seq::from_parts(1, 1), Seq::from_parts(1, 9));
-    let row = RowView {
+/// A row that no store was asked for.
+fn row() -> RowView<'static> {
+    RowView {
         tenant: "default",
         device: "pump-7",
         session: 1,
@@ -59,8 +51,20 @@ fn letters_are_listed_and_shown_and_stay_when_they_cannot_be_sent() {
         location: None,
         known: false,
         suspect: false,
-    };
-    letters.keep_row(&Letter::new("lake", "year 9999\u{1b}", &token, 3, &row)).unwrap();
+    }
+}
+
+#[test]
+fn letters_are_listed_and_shown_and_stay_when_they_cannot_be_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("lake.dead_letters = {:?}\n", dir.path().join("dead"));
+    fs::write(dir.path().join("storage.toml"), config).unwrap();
+    let (text, well) = dlq(dir.path(), &["list"]);
+    assert!(well && text.contains("0 dead letters"), "{text}");
+    let letters = DeadLetters::new(&dir.path().join("dead"), "lake");
+    letters.keep_entry(QueueId::new(7), Seq::from_parts(1, 5), b"\xff").unwrap();
+    let token = Token::whole(QueueId::new(7), Seq::from_parts(1, 1), Seq::from_parts(1, 9));
+    letters.keep_row(&Letter::new("lake", "year 9999\u{1b}", &token, 3, &row())).unwrap();
     let (text, well) = dlq(dir.path(), &["list"]);
     assert!(well && text.contains("2 dead letters") && text.contains("row pump-7"), "{text}");
     assert!(!text.contains('\u{1b}'), "a reason cannot move the cursor");
@@ -142,6 +146,46 @@ fn send(device: &Device, runtime: &tokio::runtime::Runtime, numbers: &[f64]) {
             device.send(Body::Readings(vec![reading])).await.unwrap();
         }
         tokio::time::timeout(DEADLINE, device.flush()).await.unwrap().unwrap();
+    });
+}
+
+/// VictoriaMetrics answers before it has written. What it forgot in its death is no letter done.
+#[test]
+fn a_letter_that_victoria_forgot_when_killed_within_the_hold_back_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["-dedup.minScrapeInterval=1ms", "-retentionPeriod=100y"];
+    let Some(mut server) = or_skip(Victoria::start(dir.path(), &flags)) else { return };
+    let configure = |hold_back: &str, address: &str| {
+        let config = format!(
+            "lake.dead_letters = {:?}\nremote_write.enabled = true\n\
+             remote_write.url = \"http://{address}/api/v1/write\"\n\
+             remote_write.hold_back = \"{hold_back}\"\n",
+            dir.path().join("dead"),
+        );
+        fs::write(dir.path().join("storage.toml"), config).unwrap();
+    };
+    // Longer than the test may take: only the look at the connection can end it.
+    configure("600s", &server.address());
+    let letters = DeadLetters::new(&dir.path().join("dead"), "remote-write");
+    let token = Token::whole(QueueId::new(7), Seq::from_parts(1, 1), Seq::from_parts(1, 9));
+    letters.keep_row(&Letter::new("remote-write", "why", &token, 3, &row())).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(["dlq", "replay", "--config"]).arg(dir.path().join("storage.toml"));
+    let mut replay = Child::spawn("replay", &mut command, dir.path()).unwrap();
+    replay.wait_for("all are sent", DEADLINE).unwrap();
+    server.kill().unwrap();
+    assert!(!replay.wait(DEADLINE).unwrap().success());
+    let said = replay.log();
+    assert!(said.contains("may have lost the row"), "{said}");
+    assert!(said.contains("0 stored, 1 not stored"), "{said}");
+    assert!(dlq(dir.path(), &["list"]).0.contains("1 dead letters"));
+    configure("2s", &server.address());
+    server.restart().unwrap();
+    let (text, well) = dlq(dir.path(), &["replay"]);
+    assert!(well && text.contains("1 stored, 0 not stored"), "{text}");
+    assert!(dlq(dir.path(), &["list"]).0.contains("0 dead letters"));
+    wait_until("the sample can be queried", DEADLINE, || {
+        server.get("/api/v1/export?match[]=t").unwrap().contains("1700000000000")
     });
 }
 
