@@ -1,12 +1,13 @@
 //! `forebay dlq ...`: what sinks could not store, and sending it again once the store is mended.
 //!
-//! `list` and `show` only read. `replay` sends each row under the token of the piece that was
+//! `list` and `show` only read. `list` also tells of gaps: entries that the middle gave up for a sink,
+//! which are no letters and cannot be sent again from here. `replay` sends each row under the token of the piece that was
 //! refused, so it counts once however often it is sent, and then marks the letter done. Which sink
 //! takes it the letter says itself.
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -18,7 +19,7 @@ use clap::{Args, Subcommand};
 use forebay_model::registry::Registry;
 use forebay_storage::{
     Config, dead,
-    sink::{DeadLetters, Durability, Kept, KeptKind, Letter, Outcome, Sink},
+    sink::{DeadLetters, Durability, Gap, Kept, KeptKind, Letter, Outcome, Sink},
 };
 use serde_json::json;
 
@@ -34,7 +35,7 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Deed {
-    /// List what sinks have set aside.
+    /// List what sinks have set aside, and the gaps that the middle left them.
     List(List),
     /// Show one letter whole.
     Show(Show),
@@ -118,10 +119,40 @@ fn list(options: &List) -> Result<ExitCode> {
             writeln!(out, "  {kind} {} to {sink} {:?}", word("device"), word("reason"))?;
         }
     }
+    let folder = dead::folder(&config);
+    let gaps = DeadLetters::gaps(folder);
+    let gaps = gaps.with_context(|| format!("cannot read the gaps in {}", folder.display()))?;
+    for gap in &gaps {
+        if options.place.json {
+            writeln!(out, "{}", gap_summary(gap))?;
+        } else {
+            write_gap(&mut out, gap)?;
+        }
+    }
     if !options.place.json {
-        writeln!(out, "{count} dead letters")?;
+        writeln!(out, "{count} dead letters, {} gaps", gaps.len())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn gap_summary(gap: &Gap) -> serde_json::Value {
+    let Gap { sink, queue, after, upto, entries, announced } = gap;
+    let announced = announced.as_ref().map(|(first, last)| json!({ "first": first, "last": last }));
+    json!({
+        "kind": "gap", "sink": sink, "queue": queue, "after": after, "upto": upto,
+        "entries": entries, "announced": announced,
+    })
+}
+
+fn write_gap(out: &mut impl Write, gap: &Gap) -> std::io::Result<()> {
+    let Gap { sink, queue, after, upto, entries, announced } = gap;
+    let entries = entries.map_or_else(|| "some".to_owned(), |entries| entries.to_string());
+    writeln!(out, "{sink} lacks {entries} entries of queue {queue}")?;
+    writeln!(out, "  gap after {after} and up to {upto}: the middle gave them up")?;
+    if let Some((first, last)) = announced {
+        writeln!(out, "  the store may have {first} to {last}: it was about to be stored")?;
+    }
+    Ok(())
 }
 
 fn summary(kept: &Kept) -> serde_json::Value {

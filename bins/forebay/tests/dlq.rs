@@ -11,7 +11,7 @@ use forebay_client::Device;
 use forebay_model::{Body, Reading, Value};
 use forebay_storage::{
     rows::{Cell, RowView},
-    sink::{DeadLetters, Letter, Token},
+    sink::{DeadLetters, Gap, Letter, Token},
 };
 use forebay_testkit::{Child, Port, Victoria, or_skip, postgres, postgres::Postgres, wait_until};
 use forebay_wire::{QueueId, Seq};
@@ -80,6 +80,27 @@ fn letters_are_listed_and_shown_and_stay_when_they_cannot_be_sent() {
         assert!(well && serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{text}");
     }
     assert!(!dlq(dir.path(), &["show", "nothing"]).1);
+    assert!(dlq(dir.path(), &["list"]).0.contains("2 dead letters, 0 gaps"));
+    let gap = Gap {
+        sink: "lake".to_owned(),
+        queue: QueueId::new(7).to_string(),
+        after: "1:50".to_owned(),
+        upto: "1:300".to_owned(),
+        entries: Some(250),
+        announced: Some(("1:51".to_owned(), "1:300".to_owned())),
+    };
+    letters.keep_gap(QueueId::new(7), Seq::from_parts(1, 50), &gap).unwrap();
+    let (text, _) = dlq(dir.path(), &["list"]);
+    assert!(text.contains("lake lacks 250 entries") && text.contains("1:50"), "{text}");
+    assert!(text.contains("may have 1:51 to 1:300"), "{text}");
+    assert!(text.contains("2 dead letters, 1 gaps"), "{text}");
+    let (text, _) = dlq(dir.path(), &["list", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let expected = serde_json::json!({
+        "kind": "gap", "sink": "lake", "queue": gap.queue, "after": "1:50", "upto": "1:300",
+        "entries": 250, "announced": { "first": "1:51", "last": "1:300" },
+    });
+    assert_eq!(shown, expected);
     let (text, well) = dlq(dir.path(), &["replay"]);
     assert!(!well && text.contains("refuses no row"), "{text}");
     assert!(dlq(dir.path(), &["list"]).0.contains("2 dead letters"));
