@@ -288,3 +288,61 @@ impl Drop for Detacher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use forebay_queue::{Durability, Options};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+    const CONSUMER: &str = "slow";
+
+    /// A log of so many entries, of which the consumer has taken none.
+    fn detachable(dir: &std::path::Path, entries: u64) -> Arc<Detachable> {
+        let options = Options {
+            durability: Durability::Process,
+            capacity_bytes: 4 << 20,
+            any_filesystem: true,
+            ..Options::default()
+        };
+        let log = Queue::create(dir.join("log"), &options).expect("a log");
+        let reader = log.reader(&format!("{PREFIX}{CONSUMER}")).expect("a reader");
+        for number in 0..entries {
+            log.append(number, b"an entry").expect("room");
+        }
+        let readers = Arc::new(Mutex::new(HashMap::from([(CONSUMER.to_owned(), reader)])));
+        let gaps = Gaps::open(dir).expect("none yet");
+        let names = [CONSUMER.to_owned()];
+        Arc::new(Detachable::open(&log, &names, readers, gaps).expect("opens"))
+    }
+
+    /// Who asks how consumers stand once took the locks in the other order, and a scrape at the
+    /// wrong moment stopped the middle for ever.
+    #[test]
+    fn asking_how_consumers_stand_never_blocks_detaching_one() {
+        const STEPS: u64 = 30;
+        let dir = tempfile::tempdir().expect("a directory");
+        let detachable = detachable(dir.path(), STEPS * STEP_ENTRIES as u64);
+        let (done, waiting) = mpsc::channel();
+        let end = Shutdown::new();
+        let (asked, ended, told) = (Arc::clone(&detachable), end.clone(), done.clone());
+        thread::spawn(move || {
+            while !ended.is_draining() {
+                assert_eq!(asked.standings().len(), 1);
+            }
+            told.send("asked").expect("somebody waits");
+        });
+        let worked = Arc::clone(&detachable);
+        thread::spawn(move || {
+            (0..STEPS).for_each(|_| worked.detach(CONSUMER, 1).expect("written down"));
+            done.send("detached").expect("somebody waits");
+        });
+        assert_eq!(waiting.recv_timeout(DEADLINE), Ok("detached"), "they wait for one another");
+        end.begin("detached");
+        assert_eq!(waiting.recv_timeout(DEADLINE), Ok("asked"));
+        assert_eq!(detachable.standings()[0].lost.entries, STEPS * STEP_ENTRIES as u64);
+    }
+}
