@@ -45,7 +45,8 @@ pub(crate) struct Account {
     /// What it has told.
     pub tally: Tally,
     /// What the log had counted before the consumer's first record. Not known of a consumer that
-    /// joined later, or whose tally was lost, until it has caught up once.
+    /// joined later, or whose tally was lost, until it has passed what was the log's end at one of
+    /// its commits (`beginning`).
     pub before: Option<Before>,
 }
 
@@ -54,6 +55,16 @@ pub(crate) struct Account {
 pub(crate) struct Before {
     pub records: u64,
     pub messages: u64,
+}
+
+impl Before {
+    /// Of a consumer that has told `tally` where the log's figures are `ledger`.
+    pub(crate) fn of(ledger: &Ledger, tally: &Tally) -> Self {
+        Self {
+            records: ledger.records.saturating_sub(tally.records),
+            messages: ledger.entries.saturating_sub(tally.messages),
+        }
+    }
 }
 
 impl Account {
@@ -175,10 +186,7 @@ impl<M: Medium> Accounts<M> {
     /// lies before its beginning. Written down with its next commit.
     pub(crate) fn caught_up(&mut self, name: &str, ledger: &Ledger) {
         let Some(account) = self.current.get_mut(name) else { return };
-        account.before.get_or_insert(Before {
-            records: ledger.records.saturating_sub(account.tally.records),
-            messages: ledger.entries.saturating_sub(account.tally.messages),
-        });
+        account.before.get_or_insert(Before::of(ledger, &account.tally));
     }
 }
 

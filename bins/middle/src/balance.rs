@@ -27,7 +27,7 @@ const RECORD_BYTES_MIN: u64 = (32 + STORED_PREFIX_BYTES as u64 + 1).next_multipl
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub consumer: String,
-    /// `None`: it keeps no tally, or joined later and has never caught up.
+    /// `None`: it keeps no tally, or joined later and its beginning is not known yet.
     pub counted: Option<Counted>,
 }
 

@@ -11,8 +11,9 @@ use forebay_queue::{Error, Queue, Seq as LogSeq};
 use hashbrown::HashMap;
 
 use crate::{
-    accounts::{Account, Accounts},
+    accounts::{Account, Accounts, Before},
     balance::committed,
+    beginning::Beginnings,
     config::{self, CONSUMERS_MAX, is_consumer_name},
     dedup::Dedup,
     detach::{Readers, lock_readers},
@@ -30,6 +31,7 @@ pub(crate) struct ReplayLog {
     readers: Readers,
     accounts: Arc<Mutex<Accounts>>,
     dedup: Arc<Mutex<Dedup>>,
+    beginnings: Beginnings,
     allow_others: bool,
     /// Least recently used first.
     views: Vec<LogView>,
@@ -74,7 +76,8 @@ impl ReplayLog {
         }
         let (allow_others, log) = (config.allow_others, log.clone());
         let readers = Arc::new(Mutex::new(readers));
-        Ok(Self { log, readers, accounts, dedup, allow_others, views: Vec::new() })
+        let (beginnings, views) = (Beginnings::default(), Vec::new());
+        Ok(Self { log, readers, accounts, dedup, beginnings, allow_others, views })
     }
 
     /// Takes up the accounts of all consumers as their cursors stand.
@@ -159,16 +162,24 @@ impl ReplayStore for ReplayLog {
         };
         let mut accounts = lock(&self.accounts);
         let known = accounts.latest(name);
-        let before = known.and_then(|account| account.before);
+        let mut before = known.and_then(|account| account.before);
         let ConsumerState { committed, tally, .. } = *state;
+        let asked = LogSeq::from_u64(committed.get());
+        if let (Some(tally), None) = (tally, before) {
+            let span = (reader.cursor(), asked);
+            let ledger = self.beginnings.ledger_at(&self.log, &self.dedup, name, span)?;
+            before = ledger.map(|ledger| Before::of(&ledger, &tally));
+        }
         let account = tally.map(|tally| Account { committed, tally, before });
         // First: whatever dies before the cursor has moved finds the tally that belongs to it.
         if account != known {
             accounts.put(name, account)?;
         }
-        let upto = LogSeq::from_u64(committed.get()).max(reader.cursor());
+        let upto = asked.max(reader.cursor());
         reader.commit_durable(upto, Some(&state.to_note()))?;
-        if account.is_some_and(|account| account.before.is_none()) {
+        // Without traffic there may be no further commit. One that is left behind tells of less
+        // than its cursor has passed.
+        if upto == asked && account.is_some_and(|account| account.before.is_none()) {
             // Entries are appended under this lock.
             let dedup = lock(&self.dedup);
             if self.log.readers().iter().any(|reader| {

@@ -18,6 +18,7 @@
 
 mod accounts;
 mod balance;
+mod beginning;
 mod clock;
 mod collector;
 mod config;

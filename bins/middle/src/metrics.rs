@@ -333,7 +333,8 @@ fn balance(metrics: &Metrics, books: Books) -> Result<(), MetricsError> {
     )?;
     let uncounted = scrape.gauge(
         "forebay_middle_uncounted_consumers",
-        "Durable consumers that keep no tally, or joined later and have not caught up yet.",
+        "Durable consumers that keep no tally, or joined later and have not passed yet what was the \
+         log's end at one of their commits.",
     )?;
     let mut fates = Vec::new();
     for fate in ["appended", "duplicate", "lost"] {

@@ -273,6 +273,39 @@ fn what_never_comes_is_in_the_books() {
     assert_eq!(Middle::open(dir.path(), MIB).balance().1, 3);
 }
 
+/// Under steady traffic no commit is ever at the log's end: a consumer that joined later was then
+/// never counted, and lost messages without anybody seeing it.
+#[test]
+fn who_joins_later_is_counted_though_traffic_never_rests() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut middle = Middle::open(dir.path(), MIB);
+    let mut a = middle.send_all(FRONT_A, Seq::ZERO, "pump", 1..=10);
+    middle.consume();
+    // From here on it is as one without a past: neither of the two files knows it.
+    for _ in 0..2 {
+        middle.accounts.lock().expect("one thread").put(CONSUMER, None).expect("written");
+    }
+    let mut b = Seq::ZERO;
+    for round in 1..=6 {
+        let (_, state) = middle.take();
+        a = middle.send_all(FRONT_A, a, "pump", round * 10 + 1..=round * 10 + 10);
+        // Markers are in between.
+        b = middle.send_all(FRONT_B, b, "pump", round * 10 + 1..=round * 10 + 3);
+        middle.replay.record(CONSUMER, &state).expect("log");
+    }
+    let counted = middle.counted().expect("counted by now");
+    assert_eq!((counted.held, counted.missing_messages), (10, 0));
+    assert_eq!(counted.tally.messages, 50);
+    // What it loses from now on is seen.
+    let (_, mut state) = middle.take();
+    state.tally.as_mut().expect("its tally").messages -= 2;
+    middle.send_all(FRONT_A, a, "pump", 71..=75);
+    middle.replay.record(CONSUMER, &state).expect("log");
+    assert_eq!(middle.balance_after_all().1, 2);
+    drop(middle);
+    assert_eq!(Middle::open(dir.path(), MIB).balance().1, 2);
+}
+
 /// Fronts as the link sees them: a queue of messages, of which a prefix is acked.
 #[derive(Default)]
 struct Front {

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use forebay_link::{BatchBuilder, EntryStore, QueueId, Records, ReplayStore, Seq, StoreError};
+use forebay_link::{
+    BatchBuilder, ConsumerState, EntryStore, QueueId, Records, ReplayStore, Seq, StoreError,
+};
 use forebay_model::{Body, Message, MessageId, Reading, SessionId, Timestamp, Value};
 use forebay_queue::{Durability, Options, Queue, Reader, Seq as LogSeq};
 use forebay_wire::{entry, feed::Stored};
@@ -15,7 +17,7 @@ use prometheus::Registry;
 
 use crate::{
     accounts::Accounts,
-    balance::{Standing, standings},
+    balance::{Counted, Standing, standings},
     clock::Clock,
     collector::Collector,
     config::Consumers,
@@ -171,6 +173,13 @@ impl Middle {
 
     /// Reads all that the consumer has not committed and commits it; what it was.
     pub(crate) fn consume(&mut self) -> Vec<(String, u64)> {
+        let (got, state) = self.take();
+        self.replay.record(CONSUMER, &state).expect("log");
+        got
+    }
+
+    /// Reads all that the consumer has not committed; what it was, and what is to be committed.
+    pub(crate) fn take(&mut self) -> (Vec<(String, u64)>, ConsumerState) {
         let mut state = self.replay.consumer(CONSUMER).expect("log").expect("known");
         let mut got = Vec::new();
         let mut tally = state.tally.unwrap_or_default();
@@ -179,8 +188,7 @@ impl Middle {
             self.replay.fill(state.committed, &mut batch).expect("log");
             if batch.is_empty() {
                 state.tally = Some(tally);
-                self.replay.record(CONSUMER, &state).expect("log");
-                return got;
+                return (got, state);
             }
             state.committed = batch.last();
             let kind = forebay_wire::frame::Kind::Batch;
@@ -195,6 +203,12 @@ impl Middle {
                 }
             }
         }
+    }
+
+    /// How the consumer stands; `None` if it is not counted.
+    pub(crate) fn counted(&self) -> Option<Counted> {
+        let (_, standings) = standings(&self.log, &self.dedup, &self.accounts, |_| 0);
+        standings[0].counted
     }
 
     /// Whether the books agree: what fronts have sent, of which so many are lost, and what the
