@@ -306,6 +306,41 @@ fn who_joins_later_is_counted_though_traffic_never_rests() {
     assert_eq!(Middle::open(dir.path(), MIB).balance().1, 2);
 }
 
+/// The note beside the log's reader has counted what damage takes below its place: counted again,
+/// that was missing for ever.
+#[test]
+fn damage_around_the_notes_place_is_counted_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut middle = Middle::open(dir.path(), MIB);
+    let a = middle.send_all(FRONT_A, Seq::ZERO, "pump", 1..=98);
+    middle.snapshot(|_| ());
+    middle.consume();
+    let a = middle.send_all(FRONT_A, a, "damaged", 1..=2);
+    // The note stands at record 100.
+    middle.snapshot(|_| ());
+    let a = middle.send_all(FRONT_A, a, "damaged", 3..=3);
+    middle.send_all(FRONT_A, a, "pump", 99..=102);
+    drop(middle);
+    let ring = dir.path().join("log/ring");
+    let mut bytes = std::fs::read(&ring).expect("the ring");
+    let is_damaged = |at: &usize| bytes[*at..].starts_with(b"damaged");
+    let places: Vec<_> = (0..bytes.len()).filter(is_damaged).collect();
+    assert_eq!(places.len(), 3);
+    places.into_iter().for_each(|at| bytes[at] ^= 1);
+    std::fs::write(&ring, bytes).expect("written");
+    // Without the newer snapshot the scan begins below the note.
+    for slot in ["dedup-0.snapshot", "dedup-1.snapshot"] {
+        let copy = tempfile::tempdir().expect("a directory");
+        copy_dir(dir.path(), copy.path());
+        let slot = copy.path().join(slot);
+        let mut bytes = std::fs::read(&slot).expect("a slot");
+        bytes[4096 + 40] ^= 1;
+        std::fs::write(&slot, bytes).expect("written");
+        let (ledger, missing) = Middle::open(copy.path(), MIB).balance_after_all();
+        assert_eq!((ledger.records, ledger.entries, missing), (105, 105, 3), "{slot:?}");
+    }
+}
+
 /// Fronts as the link sees them: a queue of messages, of which a prefix is acked.
 #[derive(Default)]
 struct Front {

@@ -146,8 +146,10 @@ fn scan(
         for record in batch.iter() {
             let stored = Stored::decode(record.payload);
             if record.seq > noted {
-                let same = record.seq.epoch() == before.epoch();
-                let next = if same { before.counter() + 1 } else { 1 };
+                // The note has counted all up to its place, though damage may have taken that.
+                let counted = before.max(noted);
+                let same = record.seq.epoch() == counted.epoch();
+                let next = if same { counted.counter() + 1 } else { 1 };
                 // Damage has taken those between: they were entries, and no consumer has them.
                 dedup.ledger.add(&gone(record.seq.counter().saturating_sub(next)));
                 dedup.ledger.count(stored.as_ref());
