@@ -88,9 +88,13 @@ impl ReplayLog {
         let readers = lock_readers(&self.readers);
         let mut accounts = lock(&self.accounts);
         let nothing = lock(&self.dedup).ledger.records == 0;
-        accounts.retain(|name| readers.contains_key(name))?;
+        // Before anything else is written: that overwrites the older file, which may have the one
+        // account that belongs to a cursor.
         for (name, reader) in readers.iter() {
             accounts.settle(name, committed(&reader.note()))?;
+        }
+        accounts.retain(|name| readers.contains_key(name))?;
+        for name in readers.keys() {
             if nothing && accounts.latest(name).is_none() {
                 accounts.begin(name)?;
             }

@@ -12,6 +12,7 @@ use forebay_queue::Durability;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
+    accounts::Account,
     dedup::Key,
     snapshot::Step,
     testing::{CONSUMER, FRONT_A, FRONT_B, Middle, copy_dir, counted, entry},
@@ -339,6 +340,27 @@ fn damage_around_the_notes_place_is_counted_once() {
         let (ledger, missing) = Middle::open(copy.path(), MIB).balance_after_all();
         assert_eq!((ledger.records, ledger.entries, missing), (105, 105, 3), "{slot:?}");
     }
+}
+
+/// The older of the two files has the account of a cursor that did not move any more. Forgetting
+/// somebody else first overwrote it.
+#[test]
+fn a_death_before_the_cursor_moved_and_a_consumer_removed_leave_the_books_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut middle = Middle::open(dir.path(), MIB);
+    middle.send_all(FRONT_A, Seq::ZERO, "pump", 1..=10);
+    middle.consume();
+    {
+        let mut accounts = middle.accounts.lock().expect("one thread");
+        let account = accounts.latest(CONSUMER).expect("an account");
+        accounts.put("removed", Some(account)).expect("written");
+        let later = Seq::from_parts(account.committed.epoch(), 99);
+        accounts.put(CONSUMER, Some(Account { committed: later, ..account })).expect("written");
+    }
+    drop(middle);
+    let middle = Middle::open(dir.path(), MIB);
+    assert_eq!(middle.balance().1, 0);
+    assert_eq!(middle.accounts.lock().expect("one thread").latest("removed"), None);
 }
 
 /// Fronts as the link sees them: a queue of messages, of which a prefix is acked.
