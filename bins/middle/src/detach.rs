@@ -183,6 +183,7 @@ impl Detachable {
             bytes: passed,
             since_us: now_us,
             until_us: now_us,
+            summed: false,
         };
         let after = gap.after.clone();
         self.lock_gaps().add(gap, grows)?;

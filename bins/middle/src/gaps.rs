@@ -5,8 +5,9 @@
 //! committed and nothing names. A process that dies in between finds at the next start a gap that
 //! reaches beyond the cursor, and moves the cursor after it.
 //!
-//! A gap that grows is one line: the file is written anew and renamed, and holds the latest
-//! [`GAPS_MAX`]. Not here: when a consumer is detached (`detach`).
+//! A gap that grows is one line: the file is written anew and renamed. It holds the latest
+//! [`GAPS_MAX`]; those before are summed up in a line for each consumer and log, so that totals
+//! never go down. Not here: when a consumer is detached (`detach`).
 
 use std::{
     fs, io,
@@ -16,12 +17,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Gaps that are kept; of those before, only the counters.
+/// Gaps that are kept; of those before, only their sums.
 const GAPS_MAX: usize = 1000;
 /// Their file in the middle's directory.
 const FILE: &str = "gaps.jsonl";
 
-/// Entries that a consumer was left without.
+/// Entries that a consumer was left without; if `summed`, in several gaps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Gap {
     /// The consumer.
@@ -42,6 +43,24 @@ pub(crate) struct Gap {
     pub since_us: u64,
     /// When the last was.
     pub until_us: u64,
+    /// Whether it is the sum of gaps that have no line any more, all between `after` and `upto`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub summed: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl Gap {
+    /// Adds the next of the same consumer and log.
+    fn extend(&mut self, next: Self) {
+        (self.upto, self.upto_seq) = (next.upto, next.upto_seq);
+        self.entries += next.entries;
+        self.bytes += next.bytes;
+        self.until_us = next.until_us;
+    }
 }
 
 /// What all gaps of a consumer come to.
@@ -79,12 +98,12 @@ impl Gaps {
         Ok(Self { path, known })
     }
 
-    /// The gaps, oldest first.
+    /// The gaps, oldest first; before them the sums.
     pub(crate) fn all(&self) -> &[Gap] {
         &self.known
     }
 
-    /// The latest gap of a consumer.
+    /// The latest gap of a consumer, or the sum of all if others came since.
     pub(crate) fn latest(&self, consumer: &str) -> Option<&Gap> {
         self.known.iter().rev().find(|gap| gap.consumer == consumer)
     }
@@ -106,17 +125,10 @@ impl Gaps {
         let mut known = self.known.clone();
         let latest = known.iter_mut().rev().find(|latest| latest.consumer == gap.consumer);
         match latest.filter(|_| grows) {
-            Some(latest) => {
-                (latest.upto, latest.upto_seq) = (gap.upto, gap.upto_seq);
-                latest.entries += gap.entries;
-                latest.bytes += gap.bytes;
-                latest.until_us = gap.until_us;
-            }
+            Some(latest) => latest.extend(gap),
             None => known.push(gap),
         }
-        if known.len() > GAPS_MAX {
-            known.remove(0);
-        }
+        sum_up(&mut known);
         let mut text = String::new();
         for gap in &known {
             text.push_str(&serde_json::to_string(gap).map_err(io::Error::other)?);
@@ -131,6 +143,23 @@ impl Gaps {
         }
         self.known = known;
         Ok(())
+    }
+}
+
+/// Puts the oldest gaps into the sums until so many are left as are kept.
+fn sum_up(known: &mut Vec<Gap>) {
+    loop {
+        let sums = known.iter().take_while(|gap| gap.summed).count();
+        if known.len() - sums <= GAPS_MAX {
+            return;
+        }
+        let oldest = known.remove(sums);
+        let of_it =
+            |sum: &&mut Gap| (&sum.consumer, &sum.queue) == (&oldest.consumer, &oldest.queue);
+        match known[..sums].iter_mut().find(of_it) {
+            Some(sum) => sum.extend(oldest),
+            None => known.insert(sums, Gap { summed: true, ..oldest }),
+        }
     }
 }
 
@@ -149,6 +178,7 @@ mod tests {
             bytes: 10 * (upto - after),
             since_us: after,
             until_us: upto,
+            summed: false,
         }
     }
 
@@ -167,10 +197,31 @@ mod tests {
         assert_eq!(again.lost("a"), Lost { entries: 31, bytes: 310 });
         assert_eq!(again.latest("b"), Some(&gap("b", 5, 7)));
         assert_eq!(again.lost("c"), Lost::default());
-        for number in 0..2 * GAPS_MAX as u64 {
-            gaps.add(gap("c", number, number + 1), false).expect("kept");
-        }
-        assert_eq!(Gaps::open(dir.path()).expect("read").all().len(), GAPS_MAX);
+    }
+
+    #[test]
+    fn gaps_that_have_no_line_any_more_stay_in_the_totals() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut gaps = Gaps::open(dir.path()).expect("none yet");
+        gaps.add(gap("a", 0, 30), false).expect("kept");
+        gaps.add(gap("b", 5, 7), false).expect("kept");
+        let many = 2 * GAPS_MAX as u64;
+        // All but the last in one go, for each is a file.
+        gaps.known.extend((0..many - 1).map(|number| gap("c", number, number + 1)));
+        gaps.add(gap("c", many - 1, many), false).expect("kept");
+        let mut again = Gaps::open(dir.path()).expect("read");
+        assert_eq!(again.all(), gaps.all());
+        let sums: Vec<_> = again.all().iter().take_while(|gap| gap.summed).collect();
+        assert_eq!((sums.len(), again.all().len()), (3, GAPS_MAX + 3));
+        let (after, upto) = (sums[2].after.as_str(), sums[2].upto.clone());
+        assert_eq!((after, upto), ("0", GAPS_MAX.to_string()));
+        assert_eq!(again.lost("a"), Lost { entries: 30, bytes: 300 });
+        assert_eq!(again.lost("c"), Lost { entries: many, bytes: 10 * many });
+        assert_eq!(again.latest("c"), Some(&gap("c", many - 1, many)));
+        // One that grows after it was summed up is no new gap.
+        again.add(gap("b", 7, 9), true).expect("kept");
+        assert_eq!(again.lost("b"), Lost { entries: 4, bytes: 40 });
+        assert_eq!(again.all().len(), GAPS_MAX + 3);
     }
 
     #[test]
