@@ -5,13 +5,16 @@
 //! whatever dies in between, one of the two has the tally of the cursor that is found (I15).
 //!
 //! ```text
-//!   0  magic       u64   "FBTALLY1"
+//!   0  magic       u64   "FBTALLY2"
 //!   8  generation  u64   one more at each write; the higher of two files is the newer
 //!  16  length      u32   bytes that follow, the checksum not counted
 //!  20  consumers: length of the name u8, name, committed u64, whether the beginning is known u8,
-//!      records and messages of the log before the consumer's first u64 each, tally 56 bytes
+//!      records and messages of the log before the consumer's first u64 each, messages that its
+//!      gaps named then u64, tally 56 bytes
 //!      crc         u32   CRC-32C of all before
 //! ```
+//!
+//! History: 1, the first; 2, with what gaps named then, which is 0 for files of version 1.
 
 use std::{
     fs::{self, File},
@@ -31,7 +34,9 @@ use crate::{
 
 /// The two files.
 const FILES: [&str; 2] = ["tallies-0", "tallies-1"];
-const MAGIC: u64 = u64::from_le_bytes(*b"FBTALLY1");
+const MAGIC: u64 = u64::from_le_bytes(*b"FBTALLY2");
+/// Of files that did not know gaps.
+const MAGIC_1: u64 = u64::from_le_bytes(*b"FBTALLY1");
 const HEAD_BYTES: usize = 20;
 const CRC_BYTES: usize = 4;
 /// Consumers are few and their names short.
@@ -55,14 +60,18 @@ pub(crate) struct Account {
 pub(crate) struct Before {
     pub records: u64,
     pub messages: u64,
+    /// Messages that the consumer's gaps named by then: they are among `messages`.
+    pub given_up: u64,
 }
 
 impl Before {
-    /// Of a consumer that has told `tally` where the log's figures are `ledger`.
-    pub(crate) fn of(ledger: &Ledger, tally: &Tally) -> Self {
+    /// Of a consumer that has told `tally` where the log's figures are `ledger`, and whose gaps
+    /// name so many messages.
+    pub(crate) fn of(ledger: &Ledger, tally: &Tally, given_up: u64) -> Self {
         Self {
             records: ledger.records.saturating_sub(tally.records),
             messages: ledger.entries.saturating_sub(tally.messages),
+            given_up,
         }
     }
 }
@@ -80,7 +89,7 @@ impl Account {
             dead: 0,
             left_out: 0,
         },
-        before: Some(Before { records: 0, messages: 0 }),
+        before: Some(Before { records: 0, messages: 0, given_up: 0 }),
     };
 }
 
@@ -183,10 +192,10 @@ impl<M: Medium> Accounts<M> {
     }
 
     /// The consumer has caught up with the log, whose figures are `ledger`: what it has not told
-    /// lies before its beginning. Written down with its next commit.
-    pub(crate) fn caught_up(&mut self, name: &str, ledger: &Ledger) {
+    /// lies before its beginning, with the messages of its gaps. Written down with its next commit.
+    pub(crate) fn caught_up(&mut self, name: &str, ledger: &Ledger, given_up: u64) {
         let Some(account) = self.current.get_mut(name) else { return };
-        account.before.get_or_insert(Before::of(ledger, &account.tally));
+        account.before.get_or_insert(Before::of(ledger, &account.tally, given_up));
     }
 }
 
@@ -201,9 +210,10 @@ fn encode(generation: u64, page: &Page) -> Vec<u8> {
         bytes.extend_from_slice(name.as_bytes());
         bytes.extend_from_slice(&committed.get().to_le_bytes());
         bytes.push(u8::from(before.is_some()));
-        let Before { records, messages } = before.unwrap_or_default();
+        let Before { records, messages, given_up } = before.unwrap_or_default();
         bytes.extend_from_slice(&records.to_le_bytes());
         bytes.extend_from_slice(&messages.to_le_bytes());
+        bytes.extend_from_slice(&given_up.to_le_bytes());
         bytes.extend_from_slice(&tally.to_bytes());
     }
     let length = u32::try_from(bytes.len() - HEAD_BYTES).expect("consumers are few");
@@ -215,7 +225,8 @@ fn encode(generation: u64, page: &Page) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Option<(u64, Page)> {
     let mut rest = bytes;
-    if u64::from_le_bytes(take(&mut rest)?) != MAGIC {
+    let magic = u64::from_le_bytes(take(&mut rest)?);
+    if ![MAGIC, MAGIC_1].contains(&magic) {
         return None;
     }
     let generation = u64::from_le_bytes(take(&mut rest)?);
@@ -235,8 +246,9 @@ fn decode(bytes: &[u8]) -> Option<(u64, Page)> {
         let [known] = take(&mut rest)?;
         let records = u64::from_le_bytes(take(&mut rest)?);
         let messages = u64::from_le_bytes(take(&mut rest)?);
+        let given_up = if magic == MAGIC { u64::from_le_bytes(take(&mut rest)?) } else { 0 };
         let tally = Tally::from_bytes(&take::<TALLY_BYTES>(&mut rest)?);
-        let before = (known == 1).then_some(Before { records, messages });
+        let before = (known == 1).then_some(Before { records, messages, given_up });
         let name = String::from_utf8(name.to_vec()).ok()?;
         page.insert(name, Account { committed, tally, before });
     }
@@ -259,7 +271,8 @@ mod tests {
 
     fn account(counter: u64) -> Account {
         let tally = Tally { records: counter, messages: counter, ..Tally::default() };
-        Account { committed: at(counter), tally, before: Some(Before::default()) }
+        let before = Some(Before { given_up: 3, ..Before::default() });
+        Account { committed: at(counter), tally, before }
     }
 
     /// A death between the tally and the cursor finds the old cursor, after it the new one; and a
@@ -293,16 +306,38 @@ mod tests {
         }
     }
 
+    /// A file as it was written before gaps were known, byte by byte.
+    #[test]
+    fn a_file_of_version_1_is_read_and_no_gap_is_before_it() {
+        let mut bytes = b"FBTALLY1".to_vec();
+        bytes.extend_from_slice(&4_u64.to_le_bytes());
+        bytes.extend_from_slice(&(5 + 8 + 1 + 16 + TALLY_BYTES as u32).to_le_bytes());
+        bytes.extend_from_slice(b"\x04lake");
+        bytes.extend_from_slice(&at(9).get().to_le_bytes());
+        bytes.push(1);
+        bytes.extend_from_slice(&20_u64.to_le_bytes());
+        bytes.extend_from_slice(&10_u64.to_le_bytes());
+        let account = account(9);
+        bytes.extend_from_slice(&account.tally.to_bytes());
+        let crc = checksum(CrcAlgorithm::Crc32Iscsi, &bytes) as u32;
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join(FILES[0]), bytes).expect("written");
+        let accounts = Accounts::open(dir.path()).expect("opens");
+        let before = Some(Before { records: 20, messages: 10, given_up: 0 });
+        assert_eq!(accounts.get("lake", at(9)), Some(Account { before, ..account }));
+    }
+
     #[test]
     fn who_joins_later_is_counted_from_when_it_has_caught_up() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut accounts = Accounts::open(dir.path()).expect("opens");
         accounts.put("late", Some(Account { before: None, ..account(4) })).expect("written");
         let ledger = Ledger { records: 12, entries: 10, ..Ledger::default() };
-        accounts.caught_up("late", &ledger);
+        accounts.caught_up("late", &ledger, 2);
         let known = accounts.get("late", at(4)).expect("an account").before;
-        assert_eq!(known, Some(Before { records: 8, messages: 6 }));
-        accounts.caught_up("late", &Ledger { records: 99, entries: 99, ..ledger });
+        assert_eq!(known, Some(Before { records: 8, messages: 6, given_up: 2 }));
+        accounts.caught_up("late", &Ledger { records: 99, entries: 99, ..ledger }, 5);
         assert_eq!(accounts.get("late", at(4)).expect("an account").before, known);
     }
 }

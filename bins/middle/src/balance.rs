@@ -37,7 +37,7 @@ pub(crate) struct Counted {
     pub tally: Tally,
     /// Messages that it has not committed yet.
     pub held: u64,
-    /// Messages that it never got because it was detached: they lie in its gaps.
+    /// Messages that it never got because it was detached: they lie in gaps since its beginning.
     pub given_up: u64,
     /// Messages that the log had and that it never got; below 0, those it got and never were.
     pub missing_messages: i64,
@@ -48,19 +48,21 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// Compares an account with the log, of which `pending_bytes` are not committed and so many
-    /// entries lie in gaps.
+    /// messages lie in gaps.
     fn of(
         account: &Account,
         ledger: &Ledger,
         pending_bytes: u64,
-        gap_entries: u64,
+        gap_messages: u64,
     ) -> Option<Self> {
-        let tally = account.tally;
-        let due = difference(ledger.entries, account.before?.messages + tally.messages);
+        let (tally, before) = (account.tally, account.before?);
+        let due = difference(ledger.entries, before.messages + tally.messages);
         let held_max = i64::try_from(pending_bytes / RECORD_BYTES_MIN).unwrap_or(i64::MAX);
         let held = due.clamp(0, held_max);
-        // Of a gap's entries some are position markers, and some it had read and stored.
-        let given_up = (due - held).clamp(0, i64::try_from(gap_entries).unwrap_or(i64::MAX));
+        // Gaps of before its beginning are in `before`. Of the others it may have read and stored
+        // some.
+        let named = gap_messages.saturating_sub(before.given_up);
+        let given_up = (due - held).clamp(0, i64::try_from(named).unwrap_or(i64::MAX));
         let accounted = tally.stored + tally.dead + tally.left_out;
         Some(Self {
             tally,
@@ -80,27 +82,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The ledger, and how each durable consumer stands against it; `gap_entries` tells how many entries
-/// of this log a consumer's gaps name.
+/// The ledger, and how each durable consumer stands against it; `gap_messages` tells how many
+/// messages of this log a consumer's gaps name.
 pub(crate) fn standings(
     log: &Queue,
     dedup: &Mutex<Dedup>,
     accounts: &Mutex<Accounts>,
-    gap_entries: impl Fn(&str) -> u64,
+    gap_messages: impl Fn(&str) -> u64,
 ) -> (Ledger, Vec<Standing>) {
-    // The consumers' first: one that commits meanwhile is only seen as it was.
-    let accounts = lock(accounts);
-    let dedup = lock(dedup);
-    let ledger = dedup.ledger;
-    let standing = |reader: forebay_queue::ReaderStat| {
-        let consumer = reader.name.strip_prefix(PREFIX)?.to_owned();
-        let account = accounts.latest(&consumer);
-        // After the cursor: a gap is written down before the cursor passes it.
-        let gap = gap_entries(&consumer);
-        let counted = account.and_then(|one| Counted::of(&one, &ledger, reader.pending_bytes, gap));
-        Some(Standing { consumer, counted })
+    let (ledger, read) = {
+        // The consumers' first: one that commits meanwhile is only seen as it was.
+        let accounts = lock(accounts);
+        let dedup = lock(dedup);
+        let read = log.readers().into_iter().filter_map(|reader| {
+            let consumer = reader.name.strip_prefix(PREFIX)?.to_owned();
+            Some((accounts.latest(&consumer), consumer, reader.pending_bytes))
+        });
+        (dedup.ledger, read.collect::<Vec<_>>())
     };
-    (ledger, log.readers().into_iter().filter_map(standing).collect())
+    // After the cursors, for a gap is written down before the cursor passes it; and without the
+    // locks, for who writes one down holds the gaps for two syncs, and appends would wait.
+    let standings = read.into_iter().map(|(account, consumer, pending_bytes)| {
+        let named = gap_messages(&consumer);
+        let counted = account.and_then(|one| Counted::of(&one, &ledger, pending_bytes, named));
+        Standing { consumer, counted }
+    });
+    (ledger, standings.collect())
 }
 
 /// All books of a running middle.
@@ -121,9 +128,9 @@ impl Books {
     /// The ledger, and how each durable consumer stands against it.
     pub(crate) fn standings(&self) -> Option<(Ledger, Vec<Standing>)> {
         let detachable = self.detachable.upgrade()?;
-        let gap_entries = |consumer: &str| detachable.gap_entries(consumer);
+        let gap_messages = |consumer: &str| detachable.gap_messages(consumer);
         let (log, dedup) = (self.log.upgrade()?, self.dedup.upgrade()?);
-        Some(standings(&log, &dedup, &*self.accounts.upgrade()?, gap_entries))
+        Some(standings(&log, &dedup, &*self.accounts.upgrade()?, gap_messages))
     }
 
     /// What `forebay check` asks.
@@ -189,7 +196,7 @@ mod tests {
     fn counted(entries: u64, messages: u64, pending_bytes: u64, gap: u64) -> Counted {
         let tally =
             Tally { messages, rows: 10, stored: 7, dead: 1, left_out: 1, ..Tally::default() };
-        let before = Some(Before { records: 100, messages: 100 });
+        let before = Some(Before { records: 100, messages: 100, given_up: 20 });
         let account = Account { committed: Seq::ZERO, tally, before };
         let ledger = Ledger { entries, ..Ledger::default() };
         Counted::of(&account, &ledger, pending_bytes, gap).expect("counted")
@@ -211,8 +218,9 @@ mod tests {
 
     #[test]
     fn what_a_gap_names_is_given_up_and_no_more_than_that() {
-        let seen = |messages, gap| {
-            let Counted { given_up, missing_messages, .. } = counted(150, messages, 0, gap);
+        let seen = |messages, gap: u64| {
+            // Twenty of the gaps' messages are of before its beginning.
+            let Counted { given_up, missing_messages, .. } = counted(150, messages, 0, 20 + gap);
             (given_up, missing_messages)
         };
         assert_eq!(seen(40, 10), (10, 0));

@@ -18,6 +18,7 @@ use crate::{
     dedup::Dedup,
     detach::{Readers, lock_readers},
     feed::LogView,
+    gaps::{self, lock_gaps},
 };
 
 /// What a consumer's reader is called in the log: the prefix, then its name.
@@ -31,6 +32,7 @@ pub(crate) struct ReplayLog {
     readers: Readers,
     accounts: Arc<Mutex<Accounts>>,
     dedup: Arc<Mutex<Dedup>>,
+    gaps: gaps::Shared,
     beginnings: Beginnings,
     allow_others: bool,
     /// Least recently used first.
@@ -48,6 +50,7 @@ impl ReplayLog {
         config: &config::Consumers,
         accounts: Arc<Mutex<Accounts>>,
         dedup: Arc<Mutex<Dedup>>,
+        gaps: gaps::Shared,
     ) -> Result<Self, Error> {
         for name in &config.remove {
             let reader = format!("{PREFIX}{name}");
@@ -77,7 +80,7 @@ impl ReplayLog {
         let (allow_others, log) = (config.allow_others, log.clone());
         let readers = Arc::new(Mutex::new(readers));
         let (beginnings, views) = (Beginnings::default(), Vec::new());
-        Ok(Self { log, readers, accounts, dedup, beginnings, allow_others, views })
+        Ok(Self { log, readers, accounts, dedup, gaps, beginnings, allow_others, views })
     }
 
     /// Takes up the accounts of all consumers as their cursors stand.
@@ -164,6 +167,8 @@ impl ReplayStore for ReplayLog {
         let Some(reader) = readers.get_mut(name) else {
             return Err(format!("consumer {name:?} has no reader").into());
         };
+        // Nobody is detached meanwhile: that needs the readers.
+        let given_up = || lock_gaps(&self.gaps).messages(name, self.log.id());
         let mut accounts = lock(&self.accounts);
         let known = accounts.latest(name);
         let mut before = known.and_then(|account| account.before);
@@ -172,7 +177,7 @@ impl ReplayStore for ReplayLog {
         if let (Some(tally), None) = (tally, before) {
             let span = (reader.cursor(), asked);
             let ledger = self.beginnings.ledger_at(&self.log, &self.dedup, name, span)?;
-            before = ledger.map(|ledger| Before::of(&ledger, &tally));
+            before = ledger.map(|ledger| Before::of(&ledger, &tally, given_up()));
         }
         let account = tally.map(|tally| Account { committed, tally, before });
         // First: whatever dies before the cursor has moved finds the tally that belongs to it.
@@ -189,7 +194,7 @@ impl ReplayStore for ReplayLog {
             if self.log.readers().iter().any(|reader| {
                 reader.name.strip_prefix(PREFIX) == Some(name) && reader.pending_bytes == 0
             }) {
-                accounts.caught_up(name, &dedup.ledger);
+                accounts.caught_up(name, &dedup.ledger, given_up());
             }
         }
         Ok(())

@@ -12,6 +12,7 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -20,12 +21,13 @@ use std::{
 use forebay_link::{ConsumerState, Seq};
 use forebay_ops::{Shutdown, fatal, thread};
 use forebay_queue::{Error, Queue, Reader, Seq as LogSeq};
+use forebay_wire::feed::Stored;
 use hashbrown::HashMap;
 
 use crate::{
     clock::wall_us,
     consumers::PREFIX,
-    gaps::{Gap, Gaps, Lost},
+    gaps::{self, Gap, Lost, lock_gaps},
 };
 
 /// Eighths of the log that are used when a consumer is detached: fronts are refused at fifteen
@@ -57,7 +59,7 @@ pub(crate) struct Detachable {
     log: Queue,
     names: Vec<String>,
     readers: Readers,
-    gaps: Mutex<Gaps>,
+    gaps: gaps::Shared,
 }
 
 /// How a detachable consumer stands.
@@ -80,12 +82,13 @@ impl Detachable {
         log: &Queue,
         names: &[String],
         readers: Readers,
-        gaps: Gaps,
+        gaps: gaps::Shared,
     ) -> Result<Self, Error> {
-        for gap in gaps.all().iter().filter(|gap| gap.queue == log.id().to_string()) {
+        let mut locked = lock_readers(&readers);
+        let known = lock_gaps(&gaps);
+        for gap in known.all().iter().filter(|gap| gap.queue == log.id().to_string()) {
             let upto = LogSeq::from_u64(gap.upto_seq);
-            let mut readers = lock_readers(&readers);
-            let Some(reader) = readers.get_mut(&gap.consumer) else { continue };
+            let Some(reader) = locked.get_mut(&gap.consumer) else { continue };
             // Beyond the log's end only if a power cut took back what was given up.
             if reader.cursor() < upto && upto <= log.durable() {
                 tracing::warn!(consumer = gap.consumer, upto = gap.upto, "completing a gap");
@@ -93,14 +96,15 @@ impl Detachable {
                 reader.commit_durable(upto, Some(&note))?;
             }
         }
-        Ok(Self { log: log.clone(), names: names.to_vec(), readers, gaps: Mutex::new(gaps) })
+        drop((locked, known));
+        Ok(Self { log: log.clone(), names: names.to_vec(), readers, gaps })
     }
 
     /// How each of them stands.
     pub(crate) fn standings(&self) -> Vec<Standing> {
         // In the order of `detach`, which holds the readers while it writes a gap down.
         let readers = lock_readers(&self.readers);
-        let gaps = self.lock_gaps();
+        let gaps = lock_gaps(&self.gaps);
         let mut names: Vec<&String> = self.names.iter().collect();
         names.extend(gaps.all().iter().map(|gap| &gap.consumer));
         names.sort_unstable();
@@ -114,16 +118,9 @@ impl Detachable {
         names.into_iter().map(standing).collect()
     }
 
-    /// How many entries of this log the gaps of a consumer name.
-    pub(crate) fn gap_entries(&self, consumer: &str) -> u64 {
-        let queue = self.log.id().to_string();
-        let gaps = self.lock_gaps();
-        let of_it = gaps.all().iter().filter(|gap| gap.consumer == consumer && gap.queue == queue);
-        of_it.map(|gap| gap.entries).sum()
-    }
-
-    fn lock_gaps(&self) -> MutexGuard<'_, Gaps> {
-        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many messages of this log the gaps of a consumer name.
+    pub(crate) fn gap_messages(&self, consumer: &str) -> u64 {
+        lock_gaps(&self.gaps).messages(consumer, self.log.id())
     }
 
     /// Detaches who holds the log, if that makes room.
@@ -164,8 +161,9 @@ impl Detachable {
         // A range that it announced and will not read whole again it leaves out whole: the store may
         // have it. So the gap names all of it on both sides.
         let pending = ConsumerState::from_note(&reader.note()).and_then(|state| state.pending);
-        let pending = pending.map(|range| (range.start, range.end));
-        let (upto, entries, passed) = match step_over(reader, bytes, pending) {
+        let whole = pending.map(|range| range.start.get()..range.end.get());
+        let stepped = step_over(reader, bytes, whole);
+        let Passed { upto, entries, messages, bytes: passed } = match stepped {
             Ok(Some(stepped)) => stepped,
             Ok(None) => return Ok(()),
             Err(error) => fatal(format_args!("the log failed: {error}")),
@@ -180,13 +178,14 @@ impl Detachable {
             upto: upto.to_string(),
             upto_seq: upto.get(),
             entries,
+            messages: Some(messages),
             bytes: passed,
             since_us: now_us,
             until_us: now_us,
             summed: false,
         };
         let after = gap.after.clone();
-        self.lock_gaps().add(gap, grows)?;
+        lock_gaps(&self.gaps).add(gap, grows)?;
         let note = noted(reader);
         if let Err(error) = reader.commit_durable(upto, Some(&note)) {
             fatal(format_args!("the log failed: {error}"));
@@ -201,30 +200,43 @@ impl Detachable {
     }
 }
 
-/// Steps over entries from the cursor on, and out of the range `whole` if that leads into it; the
-/// last one, how many, and their bytes in the log.
+/// Entries that were stepped over.
+struct Passed {
+    /// The last one.
+    upto: LogSeq,
+    entries: u64,
+    /// Those that are no position markers.
+    messages: u64,
+    /// What they take in the log.
+    bytes: u64,
+}
+
+/// Steps over entries from the cursor on, and on to the end of `whole` if that leads into it; `None`
+/// if there are none.
 fn step_over(
     reader: &mut Reader,
     bytes: u64,
-    whole: Option<(Seq, Seq)>,
-) -> Result<Option<(LogSeq, u64, u64)>, Error> {
+    whole: Option<Range<u64>>,
+) -> Result<Option<Passed>, Error> {
     let cursor = reader.cursor();
     reader.rewind(cursor)?;
-    let mut stepped = None;
-    let (mut entries, mut passed) = (0, 0);
-    let is_within = |stepped: Option<(LogSeq, u64, u64)>| match (stepped, whole) {
-        (Some((last, ..)), Some((start, end))) => (start.get()..end.get()).contains(&last.get()),
-        _ => false,
-    };
-    while passed < bytes || is_within(stepped) {
+    let mut passed = Passed { upto: cursor, entries: 0, messages: 0, bytes: 0 };
+    let is_within = |upto: LogSeq| whole.as_ref().is_some_and(|whole| whole.contains(&upto.get()));
+    while passed.bytes < bytes || is_within(passed.upto) {
         let batch = reader.peek(STEP_ENTRIES, STEP_BYTES)?;
-        let Some(last) = batch.iter().last().map(|entry| entry.seq) else { break };
-        entries += batch.len() as u64;
-        passed += batch.iter().map(|entry| entry.payload.len() as u64 + ENTRY_BYTES).sum::<u64>();
-        stepped = Some((last, entries, passed));
+        if batch.is_empty() {
+            break;
+        }
+        for entry in batch.iter() {
+            let is_marker = Stored::decode(entry.payload).is_some_and(|stored| stored.is_marker());
+            passed.upto = entry.seq;
+            passed.entries += 1;
+            passed.messages += u64::from(!is_marker);
+            passed.bytes += entry.payload.len() as u64 + ENTRY_BYTES;
+        }
         batch.advance();
     }
-    Ok(stepped)
+    Ok((passed.entries > 0).then_some(passed))
 }
 
 /// Whether a consumer's cursor was moved beyond what it has committed itself.
@@ -297,6 +309,7 @@ mod tests {
     use forebay_queue::{Durability, Options};
 
     use super::*;
+    use crate::gaps::Gaps;
 
     const DEADLINE: Duration = Duration::from_secs(60);
     const CONSUMER: &str = "slow";
@@ -315,7 +328,7 @@ mod tests {
             log.append(number, b"an entry").expect("room");
         }
         let readers = Arc::new(Mutex::new(HashMap::from([(CONSUMER.to_owned(), reader)])));
-        let gaps = Gaps::open(dir).expect("none yet");
+        let gaps = Arc::new(Mutex::new(Gaps::open(dir).expect("none yet")));
         let names = [CONSUMER.to_owned()];
         Arc::new(Detachable::open(&log, &names, readers, gaps).expect("opens"))
     }

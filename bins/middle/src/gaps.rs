@@ -13,8 +13,10 @@ use std::{
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use forebay_queue::QueueId;
 use serde::{Deserialize, Serialize};
 
 /// Gaps that are kept; of those before, only their sums.
@@ -37,6 +39,9 @@ pub(crate) struct Gap {
     pub upto_seq: u64,
     /// How many there were, position markers among them.
     pub entries: u64,
+    /// How many of them were messages; lines of before do not say.
+    #[serde(default)]
+    pub messages: Option<u64>,
     /// Bytes they took in the log.
     pub bytes: u64,
     /// When the first was given up, microseconds since the Unix epoch.
@@ -54,8 +59,14 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Gap {
+    /// How many messages it names: all entries, if it does not say.
+    fn messages(&self) -> u64 {
+        self.messages.unwrap_or(self.entries)
+    }
+
     /// Adds the next of the same consumer and log.
     fn extend(&mut self, next: Self) {
+        self.messages = Some(self.messages() + next.messages());
         (self.upto, self.upto_seq) = (next.upto, next.upto_seq);
         self.entries += next.entries;
         self.bytes += next.bytes;
@@ -68,6 +79,14 @@ impl Gap {
 pub(crate) struct Lost {
     pub entries: u64,
     pub bytes: u64,
+}
+
+/// The gaps, for who adds to them and who counts them. Locked after the readers, never before.
+pub(crate) type Shared = Arc<Mutex<Gaps>>;
+
+/// Locks the gaps.
+pub(crate) fn lock_gaps(gaps: &Shared) -> MutexGuard<'_, Gaps> {
+    gaps.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The gaps of one middle.
@@ -115,6 +134,13 @@ impl Gaps {
             entries: sum.entries + gap.entries,
             bytes: sum.bytes + gap.bytes,
         })
+    }
+
+    /// Messages of a log that a consumer's gaps name.
+    pub(crate) fn messages(&self, consumer: &str, queue: QueueId) -> u64 {
+        let queue = queue.to_string();
+        let of_it = self.known.iter().filter(|gap| gap.consumer == consumer && gap.queue == queue);
+        of_it.map(Gap::messages).sum()
     }
 
     /// Adds a gap, or to the latest one of the consumer if `grows`; on the medium on return.
@@ -175,6 +201,7 @@ mod tests {
             upto: upto.to_string(),
             upto_seq: upto,
             entries: upto - after,
+            messages: Some(upto - after),
             bytes: 10 * (upto - after),
             since_us: after,
             until_us: upto,
@@ -222,6 +249,24 @@ mod tests {
         again.add(gap("b", 7, 9), true).expect("kept");
         assert_eq!(again.lost("b"), Lost { entries: 4, bytes: 40 });
         assert_eq!(again.all().len(), GAPS_MAX + 3);
+    }
+
+    #[test]
+    fn messages_are_counted_by_log_and_lines_of_before_count_all_entries() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let old =
+            Gap { messages: None, queue: QueueId::from_u128(7).to_string(), ..gap("a", 0, 10) };
+        let mut line = serde_json::to_value(&old).expect("a value");
+        line.as_object_mut().expect("an object").remove("messages");
+        fs::write(dir.path().join(FILE), format!("{line}\n")).expect("written");
+        let mut gaps = Gaps::open(dir.path()).expect("read");
+        assert_eq!(gaps.messages("a", QueueId::from_u128(7)), 10);
+        let more = Gap { messages: Some(3), queue: old.queue.clone(), ..gap("a", 10, 15) };
+        gaps.add(more.clone(), true).expect("kept");
+        gaps.add(Gap { consumer: "b".to_owned(), ..more }, false).expect("kept");
+        assert_eq!(gaps.messages("a", QueueId::from_u128(7)), 13);
+        assert_eq!(gaps.messages("b", QueueId::from_u128(7)), 3);
+        assert_eq!(gaps.messages("a", QueueId::from_u128(8)), 0);
     }
 
     #[test]

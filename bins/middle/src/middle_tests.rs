@@ -5,7 +5,7 @@
 //! test's own; a kill is a copy of the directory at that moment. It cannot show power cuts (the
 //! queue's simulator and `snapshot::slot_tests` do) nor the sockets (`tests/`).
 
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet};
 
 use forebay_link::{EntryStore, ReplayStore, Seq, StoreError};
 use forebay_queue::Durability;
@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     accounts::Account,
+    balance::standings,
     dedup::Key,
     snapshot::Step,
     testing::{CONSUMER, FRONT_A, FRONT_B, Middle, copy_dir, counted, entry},
@@ -361,6 +362,21 @@ fn a_death_before_the_cursor_moved_and_a_consumer_removed_leave_the_books_whole(
     let middle = Middle::open(dir.path(), MIB);
     assert_eq!(middle.balance().1, 0);
     assert_eq!(middle.accounts.lock().expect("one thread").latest("removed"), None);
+}
+
+/// Who writes a gap down holds the gaps over two syncs: appends and commits do not wait for that
+/// because somebody asks how consumers stand.
+#[test]
+fn nothing_is_locked_while_gaps_are_asked_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let middle = Middle::open(dir.path(), MIB);
+    let asked = Cell::new(0);
+    standings(&middle.log, &middle.dedup, &middle.accounts, |_| {
+        asked.set(asked.get() + 1);
+        assert!(middle.dedup.try_lock().is_ok() && middle.accounts.try_lock().is_ok());
+        0
+    });
+    assert_eq!(asked.get(), 1);
 }
 
 /// Fronts as the link sees them: a queue of messages, of which a prefix is acked.

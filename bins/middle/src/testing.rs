@@ -23,6 +23,7 @@ use crate::{
     config::Consumers,
     consumers::ReplayLog,
     dedup::{Dedup, RunningTime, ledger::Ledger},
+    gaps::Gaps,
     metrics::Counts,
     recover::{Recovered, recover},
     snapshot::{Log, Snapshots, Step, slot::FileMedium},
@@ -123,7 +124,8 @@ impl Middle {
         let consumers = Consumers { required: vec![CONSUMER.to_owned()], ..Consumers::default() };
         let accounts = Arc::new(Mutex::new(Accounts::open(dir).expect("accounts")));
         let (shared, known) = (Arc::clone(&accounts), Arc::clone(&dedup));
-        let replay = ReplayLog::open(&log, &consumers, shared, known).expect("readers");
+        let gaps = Arc::new(Mutex::new(Gaps::open(dir).expect("gaps")));
+        let replay = ReplayLog::open(&log, &consumers, shared, known, gaps).expect("readers");
         replay.settle().expect("settled");
         Self { accounts, log, dedup, collector, counts, replay, complete, snapshots, reader }
     }

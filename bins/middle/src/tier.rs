@@ -203,9 +203,12 @@ pub fn start(
     let unaccounted = |error| StartError::Accounts { dir: dir.clone(), error };
     let accounts = Arc::new(Mutex::new(Accounts::open(&dir).map_err(unaccounted)?));
     let (shared, known) = (Arc::clone(&accounts), Arc::clone(&dedup));
-    let consumers = ReplayLog::open(&log, &config.consumers, shared, known).map_err(failed)?;
-    consumers.settle().map_err(unaccounted)?;
     let gaps = Gaps::open(&config.queue.dir).map_err(StartError::Gaps)?;
+    let gaps = Arc::new(Mutex::new(gaps));
+    let given_up = Arc::clone(&gaps);
+    let consumers = ReplayLog::open(&log, &config.consumers, shared, known, given_up);
+    let consumers = consumers.map_err(failed)?;
+    consumers.settle().map_err(unaccounted)?;
     let names = &config.consumers.detach;
     let detachable = Detachable::open(&log, names, consumers.readers(), gaps);
     let detachable = Arc::new(detachable.map_err(failed)?);
