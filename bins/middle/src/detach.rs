@@ -25,6 +25,8 @@ use forebay_wire::feed::Stored;
 use hashbrown::HashMap;
 
 use crate::{
+    accounts::{Account, Accounts},
+    balance::committed,
     clock::wall_us,
     consumers::PREFIX,
     gaps::{self, Gap, Lost, lock_gaps},
@@ -59,7 +61,18 @@ pub(crate) struct Detachable {
     log: Queue,
     names: Vec<String>,
     readers: Readers,
+    accounts: Arc<Mutex<Accounts>>,
     gaps: gaps::Shared,
+}
+
+/// Why a cursor could not be moved: the process must end, recovery decides.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PassError {
+    /// What the files of the accounts hold is not known.
+    #[error("keeping a consumer's tally: {0}")]
+    Accounts(io::Error),
+    #[error("the log failed: {0}")]
+    Log(#[from] Error),
 }
 
 /// How a detachable consumer stands.
@@ -77,13 +90,14 @@ impl Detachable {
     /// Who may be left behind; moves cursors that a process which died had written gaps for.
     ///
     /// # Errors
-    /// The log has failed.
+    /// As [`PassError`].
     pub(crate) fn open(
         log: &Queue,
         names: &[String],
         readers: Readers,
+        accounts: Arc<Mutex<Accounts>>,
         gaps: gaps::Shared,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, PassError> {
         let mut locked = lock_readers(&readers);
         let known = lock_gaps(&gaps);
         for gap in known.all().iter().filter(|gap| gap.queue == log.id().to_string()) {
@@ -92,12 +106,11 @@ impl Detachable {
             // Beyond the log's end only if a power cut took back what was given up.
             if reader.cursor() < upto && upto <= log.durable() {
                 tracing::warn!(consumer = gap.consumer, upto = gap.upto, "completing a gap");
-                let note = noted(reader);
-                reader.commit_durable(upto, Some(&note))?;
+                pass(&accounts, &gap.consumer, reader, upto)?;
             }
         }
         drop((locked, known));
-        Ok(Self { log: log.clone(), names: names.to_vec(), readers, gaps })
+        Ok(Self { log: log.clone(), names: names.to_vec(), readers, accounts, gaps })
     }
 
     /// How each of them stands.
@@ -186,9 +199,8 @@ impl Detachable {
         };
         let after = gap.after.clone();
         lock_gaps(&self.gaps).add(gap, grows)?;
-        let note = noted(reader);
-        if let Err(error) = reader.commit_durable(upto, Some(&note)) {
-            fatal(format_args!("the log failed: {error}"));
+        if let Err(error) = pass(&self.accounts, name, reader, upto) {
+            fatal(error);
         }
         if grows {
             tracing::warn!(consumer = name, %upto, entries, bytes = passed, "a detached consumer is left further behind");
@@ -237,6 +249,27 @@ fn step_over(
         batch.advance();
     }
     Ok((passed.entries > 0).then_some(passed))
+}
+
+/// Moves the cursor of a consumer past what is given up for it. Its account goes along where its
+/// note names another number than before, or it would be of nobody when it comes back.
+fn pass(
+    accounts: &Mutex<Accounts>,
+    name: &str,
+    reader: &mut Reader,
+    upto: LogSeq,
+) -> Result<(), PassError> {
+    let (before, note) = (committed(&reader.note()), noted(reader));
+    let now = committed(&note);
+    if now != before {
+        let mut accounts = accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        // As a commit does: a death before the cursor has moved finds the other of the two.
+        if let Some(account) = accounts.get(name, before) {
+            let account = Account { committed: now, ..account };
+            accounts.put(name, Some(account)).map_err(PassError::Accounts)?;
+        }
+    }
+    Ok(reader.commit_durable(upto, Some(&note))?)
 }
 
 /// Whether a consumer's cursor was moved beyond what it has committed itself.
@@ -314,7 +347,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(60);
     const CONSUMER: &str = "slow";
 
-    /// A log of so many entries, of which the consumer has taken none.
+    /// A log of so many entries, of which the consumer has taken none; every fourth is a marker.
     fn detachable(dir: &std::path::Path, entries: u64) -> Arc<Detachable> {
         let options = Options {
             durability: Durability::Process,
@@ -325,12 +358,15 @@ mod tests {
         let log = Queue::create(dir.join("log"), &options).expect("a log");
         let reader = log.reader(&format!("{PREFIX}{CONSUMER}")).expect("a reader");
         for number in 0..entries {
-            log.append(number, b"an entry").expect("room");
+            let prefix = Stored::prefix(forebay_link::QueueId::new(1), Seq::new(number + 1));
+            let entry: &[u8] = if number % 4 == 0 { b"" } else { b"an entry" };
+            log.append_parts(number, &[&prefix, entry]).expect("room");
         }
         let readers = Arc::new(Mutex::new(HashMap::from([(CONSUMER.to_owned(), reader)])));
         let gaps = Arc::new(Mutex::new(Gaps::open(dir).expect("none yet")));
+        let accounts = Arc::new(Mutex::new(Accounts::open(dir).expect("none yet")));
         let names = [CONSUMER.to_owned()];
-        Arc::new(Detachable::open(&log, &names, readers, gaps).expect("opens"))
+        Arc::new(Detachable::open(&log, &names, readers, accounts, gaps).expect("opens"))
     }
 
     /// Who asks how consumers stand once took the locks in the other order, and a scrape at the
@@ -357,6 +393,8 @@ mod tests {
         assert_eq!(waiting.recv_timeout(DEADLINE), Ok("detached"), "they wait for one another");
         end.begin("detached");
         assert_eq!(waiting.recv_timeout(DEADLINE), Ok("asked"));
-        assert_eq!(detachable.standings()[0].lost.entries, STEPS * STEP_ENTRIES as u64);
+        let lost = detachable.standings()[0].lost.entries;
+        assert_eq!(lost, STEPS * STEP_ENTRIES as u64);
+        assert_eq!(detachable.gap_messages(CONSUMER), lost / 4 * 3, "markers are no messages");
     }
 }

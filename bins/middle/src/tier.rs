@@ -34,7 +34,7 @@ use crate::{
     config::{Config, Durability},
     consumers::{PREFIX, ReplayLog},
     dedup::Dedup,
-    detach::{Detachable, Detacher},
+    detach::{Detachable, Detacher, PassError},
     feed::LogView,
     gaps::Gaps,
     metrics::{self, Counts, SnapshotMetrics, Sources},
@@ -210,8 +210,12 @@ pub fn start(
     let consumers = consumers.map_err(failed)?;
     consumers.settle().map_err(unaccounted)?;
     let names = &config.consumers.detach;
-    let detachable = Detachable::open(&log, names, consumers.readers(), gaps);
-    let detachable = Arc::new(detachable.map_err(failed)?);
+    let shared = Arc::clone(&accounts);
+    let detachable = Detachable::open(&log, names, consumers.readers(), shared, gaps);
+    let detachable = Arc::new(detachable.map_err(|error| match error {
+        PassError::Accounts(error) => unaccounted(error),
+        PassError::Log(error) => failed(error),
+    })?);
     let clock = Arc::new(Clock::new(running));
     let bell = Arc::new(Bell::default());
     let closed = Arc::new(AtomicBool::new(false));

@@ -70,7 +70,7 @@ fn gap_lines(dir: &Path) -> Vec<String> {
 }
 
 /// Reads on past so many entries of the log until nothing comes: what was missed, how many records
-/// came, and the last one.
+/// came, and the last one. Where it begins, the middle still knows its tally.
 fn catch_up(consumer: &Consumer, entries: u64) -> (Vec<(Seq, Seq)>, u64, Seq) {
     let end = Instant::now() + DEADLINE;
     let (mut missed, mut records, mut last) = (Vec::new(), 0, Seq::ZERO);
@@ -88,7 +88,10 @@ fn catch_up(consumer: &Consumer, entries: u64) -> (Vec<(Seq, Seq)>, u64, Seq) {
                 missed.push((after, resume));
                 last = resume;
             }
-            Some(FeedEvent::Opened(opened)) => last = opened.after,
+            Some(FeedEvent::Opened(opened)) => {
+                assert!(opened.tally.is_some(), "its books are lost");
+                last = opened.after;
+            }
             Some(_) => {}
             None if last.counter() >= entries => return (missed, records, last),
             None => {}
@@ -233,6 +236,9 @@ fn a_consumer_that_never_came_is_told_what_it_missed() {
     assert_eq!(missed.len(), 1, "{missed:?}");
     assert!(records > 0);
     assert_eq!(missed[0].1.counter() + records, last.counter());
+    // It stays counted, and its books lack what its gap names.
+    slow.subscriber.commit_counted(last, tally(records), DEADLINE).expect("committed");
+    assert_eq!(metric(&registry, "forebay_middle_missing_messages"), 0.0);
     slow.subscriber.stop(DEADLINE).expect("ends");
     sender.stop(DEADLINE).expect("ends");
     middle.drain(Duration::ZERO).expect("closed");
