@@ -64,6 +64,15 @@ fn tally(messages: u64) -> Tally {
     Tally { records: messages, messages, rows: messages, stored: messages, ..Tally::default() }
 }
 
+/// Waits until so many bytes of the log are in use.
+fn wait_used(middle: &Running, bytes: u64) {
+    let end = Instant::now() + DEADLINE;
+    while middle.used_bytes() < bytes {
+        assert!(Instant::now() < end, "the log never fills");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn gap_lines(dir: &Path) -> Vec<String> {
     let text = fs::read_to_string(dir.join("gaps.jsonl")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
@@ -259,17 +268,8 @@ fn a_consumer_that_is_required_holds_the_log_and_misses_nothing() {
     };
     front.append(&device(), 1..=count as u64);
     // Until there is no more room: then fronts keep what they have.
-    let end = Instant::now() + DEADLINE;
-    let mut acked = 0;
-    loop {
-        std::thread::sleep(Duration::from_millis(300));
-        let (_, now) = front.standing();
-        if now == acked && now > 0 {
-            break;
-        }
-        acked = now;
-        assert!(Instant::now() < end, "the log never fills");
-    }
+    wait_used(&middle, config(dir.path()).queue.capacity.get() * 29 / 32);
+    let (_, acked) = front.standing();
     assert!((acked as usize) < count, "the log held {acked}");
     assert_eq!(gap_lines(dir.path()), Vec::<String>::new());
     let slow = Consumer::connect_as("slow", &addresses);
@@ -291,13 +291,8 @@ fn nothing_is_given_up_while_a_required_consumer_holds_the_same_entries() {
     let sender = front.connect(&addresses.uplink);
     let count = FULL as usize;
     front.append(&device(), 1..=count as u64);
-    let capacity = config(dir.path()).queue.capacity.get();
-    let end = Instant::now() + DEADLINE;
     // Beyond where a consumer would be detached.
-    while middle.used_bytes() < capacity * 29 / 32 {
-        assert!(Instant::now() < end, "the log never fills");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_used(&middle, config(dir.path()).queue.capacity.get() * 29 / 32);
     // Several looks later:
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(metric(&registry, "forebay_middle_detached_entries_total"), 0.0);
