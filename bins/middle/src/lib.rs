@@ -38,6 +38,8 @@ mod tier;
 mod tls;
 
 #[cfg(test)]
+mod books_tests;
+#[cfg(test)]
 mod middle_tests;
 #[cfg(test)]
 mod testing;
