@@ -13,6 +13,7 @@ mod generated;
 mod imports;
 mod links;
 mod metrics;
+mod sends;
 mod settings;
 mod source;
 mod workspace;
