@@ -318,7 +318,7 @@ impl fmt::Display for Balance {
             let Sink { consumer, messages, unreadable, held, rows, stored, dead, left_out, .. } =
                 sink;
             if !sink.counted {
-                writeln!(f, "{consumer}: not counted yet: it has never caught up with the log")?;
+                writeln!(f, "{consumer}: not counted yet: it has not caught up since it joined")?;
                 continue;
             }
             writeln!(
