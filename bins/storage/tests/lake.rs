@@ -161,6 +161,7 @@ fn an_announced_range_is_repeated_exactly_though_limits_have_changed() {
     let session = log.consumer("lake");
     forebay_storage::feed::Consumer::prepare(
         &*session,
+        log.queue(),
         committed.next().unwrap(),
         end,
         &[1],
