@@ -98,3 +98,95 @@ impl Mark {
         Ok(Some(ledger))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use forebay_link::{QueueId, Seq};
+    use forebay_queue::{Durability, Options};
+
+    use super::*;
+
+    struct Log {
+        log: Queue,
+        dedup: Mutex<Dedup>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let options = Options {
+                durability: Durability::Process,
+                capacity_bytes: 1 << 20,
+                any_filesystem: true,
+                ..Options::default()
+            };
+            let log = Queue::create(dir.path(), &options).expect("a log");
+            Self { log, dedup: Mutex::new(Dedup::new(1 << 20)), _dir: dir }
+        }
+
+        /// Appends and counts so many entries, each third a marker.
+        fn append(&self, count: u64) {
+            let mut dedup = self.dedup.lock().expect("one thread");
+            for number in 0..count {
+                let prefix = Stored::prefix(QueueId::new(1), Seq::new(number + 1));
+                let entry: &[u8] = if number % 3 == 2 { b"" } else { b"an entry" };
+                let payload = [&prefix[..], entry].concat();
+                self.log.append(0, &payload).expect("room");
+                dedup.ledger.count(Stored::decode(&payload).as_ref());
+            }
+        }
+
+        fn at(&self, back: u64) -> LogSeq {
+            LogSeq::from_u64(self.log.appended().get() - back)
+        }
+
+        fn ask(&self, known: &mut Beginnings, span: (LogSeq, LogSeq)) -> Option<Ledger> {
+            known.ledger_at(&self.log, &self.dedup, "late", span).expect("the log")
+        }
+    }
+
+    #[test]
+    fn the_ledger_of_a_commit_is_that_of_an_end_passed_and_what_lies_between() {
+        let log = Log::new();
+        let mut known = Beginnings::default();
+        log.append(6);
+        assert_eq!(log.ask(&mut known, (LogSeq::NONE, log.at(3))), None, "an end to pass");
+        log.append(6);
+        assert_eq!(log.ask(&mut known, (log.at(9), log.at(7))), None, "it is not passed");
+        let ledger = log.ask(&mut known, (log.at(7), log.at(3))).expect("passed");
+        assert_eq!((ledger.records, ledger.entries), (9, 6));
+    }
+
+    /// The cursor was moved past the end that was to be passed: the records between may be gone.
+    #[test]
+    fn what_is_not_held_is_not_counted() {
+        let log = Log::new();
+        let mut known = Beginnings::default();
+        log.append(6);
+        assert_eq!(log.ask(&mut known, (LogSeq::NONE, log.at(3))), None);
+        log.append(6);
+        assert_eq!(log.ask(&mut known, (log.at(5), log.at(3))), None, "counts what is gone");
+        log.append(3);
+        let ledger = log.ask(&mut known, (log.at(6), log.at(0))).expect("from a later end");
+        assert_eq!((ledger.records, ledger.entries), (15, 10));
+    }
+
+    #[test]
+    fn no_commit_counts_without_a_bound_and_large_commits_come_to_an_end_too() {
+        let log = Log::new();
+        let mut known = Beginnings::default();
+        log.append(1);
+        assert_eq!(log.ask(&mut known, (LogSeq::NONE, LogSeq::NONE)), None);
+        known.marks.get_mut("late").expect("an end").counted_max = 3;
+        let mut cursor = log.at(0);
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            log.append(12);
+            told.push(log.ask(&mut known, (cursor, log.at(0))).map(|ledger| ledger.records));
+            cursor = log.at(0);
+        }
+        // At most 3, 6, and 12 records.
+        assert_eq!(told[..3], [None, None, Some(37)]);
+    }
+}
