@@ -118,8 +118,8 @@ fn a_consumer_that_may_be_detached_gives_way_and_is_told_what_it_missed() {
     front.append(&device(), 1..=1000);
     let mut slow = Consumer::connect_as("slow", &addresses);
     slow.take_until(1000);
-    let committed = slow.last;
-    slow.subscriber.commit_counted(committed, tally(1000), DEADLINE).expect("committed");
+    let (committed, queue) = (slow.last, slow.queue);
+    slow.subscriber.commit_counted(queue, committed, tally(1000), DEADLINE).expect("committed");
     slow.subscriber.stop(DEADLINE).expect("ends");
     assert_eq!(metric(&registry, "forebay_middle_consumer_detached"), 0.0);
 
@@ -162,7 +162,9 @@ fn a_consumer_that_may_be_detached_gives_way_and_is_told_what_it_missed() {
     assert_eq!(gone as f64, lost, "what it is told is what the middle counts");
     assert_eq!(committed.counter() + gone + records, last.counter(), "and all the rest came");
     // Its books lack what its gap names, and nothing else: no alarm.
-    slow.subscriber.commit_counted(last, tally(1000 + records), DEADLINE).expect("committed");
+    slow.subscriber
+        .commit_counted(queue, last, tally(1000 + records), DEADLINE)
+        .expect("committed");
     assert_eq!(metric(&registry, "forebay_middle_consumer_detached"), 0.0);
     assert_eq!(metric(&registry, "forebay_middle_missing_messages"), 0.0);
     slow.subscriber.stop(DEADLINE).expect("ends");
@@ -246,7 +248,7 @@ fn a_consumer_that_never_came_is_told_what_it_missed() {
     assert!(records > 0);
     assert_eq!(missed[0].1.counter() + records, last.counter());
     // It stays counted, and its books lack what its gap names.
-    slow.subscriber.commit_counted(last, tally(records), DEADLINE).expect("committed");
+    slow.subscriber.commit_counted(lake.queue, last, tally(records), DEADLINE).expect("committed");
     assert_eq!(metric(&registry, "forebay_middle_missing_messages"), 0.0);
     slow.subscriber.stop(DEADLINE).expect("ends");
     sender.stop(DEADLINE).expect("ends");

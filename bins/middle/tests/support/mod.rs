@@ -186,6 +186,8 @@ pub(crate) struct Consumer {
     pub(crate) subscriber: Subscriber,
     pub(crate) got: BTreeMap<(String, u64), u32>,
     pub(crate) last: Seq,
+    /// The middle's, once something has come.
+    pub(crate) queue: QueueId,
 }
 
 impl Consumer {
@@ -199,7 +201,7 @@ impl Consumer {
             ..SubscriberConfig::new("consumer", &addresses.feed, &addresses.fetch)
         };
         let subscriber = Subscriber::start(config).expect("starts");
-        Self { subscriber, got: BTreeMap::new(), last: Seq::ZERO }
+        Self { subscriber, got: BTreeMap::new(), last: Seq::ZERO, queue: QueueId::new(0) }
     }
 
     /// Takes what comes until `messages` different ones were seen.
@@ -215,6 +217,7 @@ impl Consumer {
     fn take(&mut self) {
         match self.subscriber.next(Duration::from_millis(100)).expect("no newer session") {
             Some(FeedEvent::Batch(batch)) => {
+                self.queue = batch.queue();
                 for record in &batch {
                     assert!(record.seq > self.last, "{} after {}", record.seq, self.last);
                     self.last = record.seq;
