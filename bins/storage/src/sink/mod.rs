@@ -17,6 +17,7 @@ mod dead_letter;
 mod held;
 mod letter;
 mod reader;
+mod refused;
 mod status;
 mod task;
 mod writer;

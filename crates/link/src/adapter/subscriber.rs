@@ -98,10 +98,10 @@ impl Subscriber {
         self.inbox.poll_next(context)
     }
 
-    /// Announces the range `start..=end` of `queue`, durably at the middle on return. `plan` is what this
-    /// consumer needs to write exactly the same again; at most
-    /// [`forebay_wire::feed::PLAN_BYTES_MAX`] bytes. A range announced before and not committed
-    /// is replaced. Blocks.
+    /// Announces the range `start..=end` of `queue`, durably at the middle on return. `plan` is what
+    /// this consumer needs to write exactly the same again; at most
+    /// [`forebay_wire::feed::PLAN_BYTES_MAX`] bytes. A range announced before and not committed is
+    /// replaced. Blocks.
     ///
     /// # Errors
     /// - [`Error::Deadline`]: repeat it; it may or may not have been done, and is idempotent.
@@ -143,8 +143,8 @@ impl Subscriber {
         self.inbox.request(Some(queue), Request::Commit { upto, tally: Some(tally) }).wait(timeout)
     }
 
-    /// [`Self::prepare`] for a task, in the queue that the reader was last told of: resolves once it is durable, over reconnects, without a
-    /// deadline of its own.
+    /// [`Self::prepare`] for a task, in the queue that the reader was last told of: resolves once it
+    /// is durable, over reconnects, without a deadline of its own.
     ///
     /// # Errors
     /// As [`Self::prepare`], without the deadline.

@@ -210,9 +210,8 @@ impl Subscriber {
     /// in the other.
     pub fn request(&mut self, now: Duration, id: RequestId, queue: QueueId, request: Request) {
         let Some(durable) = &mut self.durable else {
-            let reason = "a reader without a cursor commits nothing".to_owned();
-            let declined = Err(Declined::Unfit(reason));
-            return self.actions.push_back(Action::Finished(id, declined));
+            let declined = Declined::Unfit("a reader without a cursor commits nothing".to_owned());
+            return self.actions.push_back(Action::Finished(id, Err(declined)));
         };
         let frame = durable.request(now, id, queue, request);
         if self.fetch.is_up() {
