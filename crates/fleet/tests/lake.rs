@@ -27,6 +27,9 @@ use parquet::arrow::ArrowWriter;
 
 /// Readings of a lake that changes, and how long is waited for one that sees it.
 const READINGS: u32 = 40;
+/// How much later each reading meets it than the one before, and after how many it begins anew.
+const STEP: Duration = Duration::from_micros(50);
+const STEPS: u32 = 80;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 const DEVICES: u32 = 7;
@@ -200,35 +203,31 @@ fn a_lake_whose_hours_are_exchanged_while_it_is_read_is_read_once() {
     }
     write(&beside.join(name(entry_of(0), entry_of(rows - 1))), &store.rows);
     let records = store.journal.records();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let ordering = std::sync::atomic::Ordering::SeqCst;
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            use rustix::fs::{CWD, RenameFlags, renameat_with};
-            while !done.load(ordering) {
-                renameat_with(CWD, &hour, CWD, &beside, RenameFlags::EXCHANGE).unwrap();
-                std::thread::sleep(Duration::from_micros(700));
-            }
+    let exchange = || {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        renameat_with(CWD, &hour, CWD, &beside, RenameFlags::EXCHANGE).unwrap();
+    };
+    // Each reading meets one exchange, a little later each time: some fall between two files.
+    let (mut readings, mut mixed) = (0, 0);
+    let deadline = Instant::now() + DEADLINE;
+    while readings < READINGS || mixed == 0 {
+        assert!(Instant::now() < deadline, "no reading of {readings} saw an exchange");
+        let moment = STEP * (readings % STEPS);
+        let mut checker = Checker::new(&store.script, &records);
+        let files = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(moment);
+                exchange();
+            });
+            lake::read(dir.path(), &mut checker)
         });
-        // Some readings fall between two exchanges; as many are made as it takes for one that does
-        // not.
-        let (mut readings, mut mixed) = (0, 0);
-        let deadline = Instant::now() + DEADLINE;
-        while readings < READINGS || mixed == 0 && Instant::now() < deadline {
-            let mut checker = Checker::new(&store.script, &records);
-            let files = lake::read(dir.path(), &mut checker);
-            let verdict = checker.finish();
-            if !verdict.is_clean() || files.is_err() {
-                done.store(true, ordering);
-            }
-            assert!(verdict.is_clean(), "{verdict:#?}");
-            assert_eq!(verdict.rows as usize, rows);
-            let files = files.unwrap();
-            mixed += usize::from(files != 1 && files != small);
-            readings += 1;
-        }
-        done.store(true, ordering);
-        println!("{mixed} of {readings} readings saw an exchange");
-        assert!(mixed > 0, "no reading saw an exchange in {readings}");
-    });
+        exchange();
+        let files = files.unwrap();
+        let verdict = checker.finish();
+        assert!(verdict.is_clean(), "{verdict:#?}");
+        assert_eq!(verdict.rows as usize, rows);
+        mixed += u32::from(files != 1 && files != small);
+        readings += 1;
+    }
+    println!("{mixed} of {readings} readings saw an exchange");
 }
