@@ -194,7 +194,8 @@ fn a_range_that_was_announced_is_given_up_whole() {
         other => panic!("expected the opening, got {other:?}"),
     };
     slow.take_until(1000);
-    slow.commit();
+    let taken = tally(slow.got.len() as u64);
+    slow.subscriber.commit_counted(queue, slow.last, taken, DEADLINE).expect("committed");
     let (committed, end) = (slow.last, Seq::new(slow.last.get() + announced));
     let start = Seq::new(committed.get() + 1);
     slow.subscriber.prepare(queue, start, end, &[1], DEADLINE).expect("announced");
