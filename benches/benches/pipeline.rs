@@ -71,7 +71,7 @@ struct Options {
     durability: Option<String>,
     /// One of the windows [default: both].
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(["1", "64"])
-        .map(|window| if window == "1" { 1 } else { 64 }))]
+        .map(|window| if window == "1" { 1_u32 } else { 64 }))]
     window: Option<u32>,
     #[command(flatten)]
     place: Place,
