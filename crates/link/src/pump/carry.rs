@@ -6,7 +6,7 @@ use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio::time::Instant;
 
@@ -69,29 +69,11 @@ impl<T: AsyncRead + Unpin> Incoming for ReadHalf<T> {
     }
 }
 
-/// The end of a connection that bytes for a peer go to.
-pub(super) trait Outgoing: AsyncWrite + Unpin {
-    /// The socket, if it sends the bytes as they are: those of TLS must be encrypted first.
-    fn plain(&self) -> Option<&TcpStream>;
-}
-
-impl Outgoing for tcp::OwnedWriteHalf {
-    fn plain(&self) -> Option<&TcpStream> {
-        Some(self.as_ref())
-    }
-}
-
-impl<T: AsyncWrite + Unpin> Outgoing for WriteHalf<T> {
-    fn plain(&self) -> Option<&TcpStream> {
-        None
-    }
-}
-
 /// Carries bytes both ways until either end closes. Greeting and READY must have come by
 /// `deadline`; then `ready` is called.
 pub(super) async fn carry(
     config: &PumpConfig,
-    (from_peer, to_peer): (impl Incoming, impl Outgoing),
+    (from_peer, to_peer): (impl Incoming, impl AsyncWrite + Unpin),
     socket: UnixStream,
     deadline: Instant,
     ready: impl FnOnce(),
@@ -161,9 +143,8 @@ async fn inward(
 async fn outward(
     config: &PumpConfig,
     mut from: unix::OwnedReadHalf,
-    mut to: impl Outgoing,
+    mut to: impl AsyncWrite + Unpin,
 ) -> Result<(), Closed> {
-    let mut conduit: Option<Conduit> = None;
     let mut backlog: VecDeque<Bytes> = VecDeque::new();
     let mut waiting = 0;
     // Whether TLS holds bytes that it has taken.
@@ -173,17 +154,6 @@ async fn outward(
         if waiting == 0 {
             // Nothing waits: one buffer, used again and again.
             chunk.clear();
-            // Most of the time the peer takes all of it at once, and none of it comes by here.
-            if let (Some(to), Some(conduit)) = (to.plain(), &conduit) {
-                if conduit.pass_on(from.as_ref(), to, &mut chunk).await? == 0 {
-                    return Ok(());
-                }
-                waiting = chunk.len();
-                if waiting > 0 {
-                    backlog.push_back(chunk.split().freeze());
-                }
-                continue;
-            }
         }
         if chunk.capacity() - chunk.len() < CHUNK_BYTES / 4 {
             // Not for every read: small ones that have to wait must share a buffer.
@@ -195,11 +165,6 @@ async fn outward(
                 let read = read?;
                 if read == 0 {
                     return Ok(());
-                }
-                let is_large = read as u64 >= SPLICED_BYTES_MIN;
-                if conduit.is_none() && is_large && to.plain().is_some() {
-                    // Without one, as where descriptors have run out, bytes are copied as before.
-                    conduit = Conduit::new().ok();
                 }
                 if waiting == 0 {
                     // Most of the time the peer takes all of it at once.

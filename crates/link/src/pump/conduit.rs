@@ -1,12 +1,11 @@
 //! Bytes from socket to socket without passing through this process.
 //!
-//! What the guard has let pass need not be seen again, nor what our own socket sends: it is spliced
-//! through a pipe, page by page, and saves the two copies that a read and a write would make.
+//! What the guard has let pass need not be seen again: the body of a large frame is spliced through
+//! a pipe, page by page, and saves the two copies that a read and a write would make.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use bytes::BytesMut;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
@@ -49,37 +48,6 @@ impl Conduit {
             }
         }
         Ok(true)
-    }
-
-    /// Moves what `from` has by now; of it, what `to` does not take at once is appended to `rest`.
-    /// Returns how much that was together, 0 if `from` has ended. Not to be gone on with if it was
-    /// dropped while it waited.
-    pub(super) async fn pass_on(
-        &self,
-        from: &UnixStream,
-        to: &TcpStream,
-        rest: &mut BytesMut,
-    ) -> io::Result<usize> {
-        let enter = || part(from, &self.entry, SPLICE_BYTES_MAX);
-        let moved = from.async_io(Interest::READABLE, enter).await?;
-        let mut held = moved;
-        while held > 0 {
-            match to.try_io(Interest::WRITABLE, || part(&self.exit, to, held)) {
-                Ok(taken) => held -= taken,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        if held > 0 {
-            let start = rest.len();
-            rest.resize(start + held, 0);
-            let mut room = &mut rest[start..];
-            while !room.is_empty() {
-                let read = rustix::io::read(&self.exit, &mut *room)?;
-                room = &mut room[read..];
-            }
-        }
-        Ok(moved)
     }
 }
 

@@ -5,8 +5,8 @@
 //! time and only so many may be pending, and a peer that lets too much wait for it is closed. That
 //! bounds what a stopped or slow subscriber can cost the publisher: the pump takes whatever the
 //! publisher sends, up to the backlog, and what the library's own queues hold is what the publisher
-//! lets them (`feed_publisher`). Bodies of large frames, and what a peer takes at once, do not even
-//! come by: they are spliced (`conduit`).
+//! lets them (`feed_publisher`). Bodies of large frames do not even come by: they are spliced
+//! (`conduit`). What the socket sends is copied: a splice of the feed took 1.6 times the CPU.
 //!
 //! With TLS ([`AcceptTls`]), a peer must have shown a good certificate before a byte of it goes any
 //! further, and must go once the certificate is good no longer. The dialing end of TLS is here too
