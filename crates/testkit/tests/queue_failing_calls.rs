@@ -59,8 +59,9 @@ fn child() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let dir = Path::new(&dir);
     let mut said = OpenOptions::new().append(true).open(dir.join("said")).expect("made");
-    std::fs::write(dir.join("thread"), gettid().to_string()).expect("room");
+    // Traced before it is named: nobody may wait for a thread of another process that he does not trace.
     ptrace::traceme().expect("nobody else traces us");
+    std::fs::write(dir.join("thread"), gettid().to_string()).expect("room");
     raise(Signal::SIGSTOP).expect("a signal to ourselves");
     let lived = live(&dir.join("queue"), &mut said);
     raise(Signal::SIGSTOP).expect("a signal to ourselves");
