@@ -17,7 +17,7 @@ use common::{DEADLINE, Log, Served, eventually, rows::messages};
 use forebay_access::keys::{KeysFile, Owner};
 use forebay_model::{DeviceId, TenantId};
 use forebay_ops::{Shutdown, tls::ServerTls};
-use forebay_storage::{Config, Running, config, start};
+use forebay_storage::{Config, Running, start};
 use forebay_testkit::certificates::{Authority, Validity};
 use forebay_wire::live::{ClientFrame, SUBPROTOCOL, ServerFrame, Subscription};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -51,20 +51,7 @@ fn tier(dir: &Path, change: impl FnOnce(&mut Config)) -> Tier {
     for (number, message) in sent.iter_mut().enumerate() {
         message.tenant = if number % 3 == 0 { "zeta" } else { "acme" }.into();
     }
-    let mut config = Config {
-        middles: vec![config::Middle {
-            feed: served.publisher.endpoint().to_owned(),
-            fetch: served.replay.endpoint().to_owned(),
-            ..config::Middle::default()
-        }],
-        ..Config::default()
-    };
-    config.http.address = ([127, 0, 0, 1], 0).into();
-    config.http.tiers.clear();
-    config.admin.address = ([127, 0, 0, 1], 0).into();
-    config.lake.dir = dir.join("lake");
-    config.lake.dead_letters = dir.join("dead");
-    config.last.snapshot = dir.join("last.jsonl");
+    let mut config = served.settings(dir);
     change(&mut config);
     let (registry, shutdown) = (Registry::new(), Shutdown::new());
     let running = start(config, &registry, shutdown.clone()).unwrap();

@@ -24,8 +24,7 @@ use forebay_link::{QueueId, Seq};
 use forebay_model::Timestamp;
 use forebay_ops::{ByteSize, Shutdown};
 use forebay_storage::{
-    Config,
-    config::{self, LakeRetention},
+    config::LakeRetention,
     lake::{
         Caretaker, FileName, Gate, Hour, LakeSink,
         compact::{Compactor, Step, sweep},
@@ -194,20 +193,7 @@ fn a_drain_ends_the_caretaker_while_sinks_still_store() {
     let sent = messages(16, 100);
     log.append_all(&sent);
     let served = Served::start(&log);
-    let mut config = Config {
-        middles: vec![config::Middle {
-            feed: served.publisher.endpoint().to_owned(),
-            fetch: served.replay.endpoint().to_owned(),
-            ..config::Middle::default()
-        }],
-        ..Config::default()
-    };
-    config.http.address = ([127, 0, 0, 1], 0).into();
-    config.http.tiers.clear();
-    config.admin.address = ([127, 0, 0, 1], 0).into();
-    config.lake.dir = lake.clone();
-    config.lake.dead_letters = dir.path().join("dead");
-    config.last.snapshot = dir.path().join("last.jsonl");
+    let config = served.settings(dir.path());
     // Nothing can be stored yet: there is a link to nowhere where the first hour's folder should be.
     let in_the_way = lake.join(Hour::of(START_US).folder());
     fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();

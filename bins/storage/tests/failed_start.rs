@@ -11,7 +11,7 @@ use std::net::TcpListener;
 
 use common::{Log, Served, eventually, rows::messages};
 use forebay_ops::Shutdown;
-use forebay_storage::{Config, StartError, config, start};
+use forebay_storage::{StartError, start};
 use prometheus::Registry;
 
 /// The names of all threads, in order.
@@ -30,20 +30,8 @@ fn a_start_that_fails_leaves_no_thread_running() {
     log.append_all(&messages(41, 100));
     let served = Served::start(&log);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = Config {
-        middles: vec![config::Middle {
-            feed: served.publisher.endpoint().to_owned(),
-            fetch: served.replay.endpoint().to_owned(),
-            ..config::Middle::default()
-        }],
-        ..Config::default()
-    };
+    let mut config = served.settings(dir.path());
     config.http.address = taken.local_addr().unwrap();
-    config.http.tiers.clear();
-    config.admin.address = ([127, 0, 0, 1], 0).into();
-    config.lake.dir = dir.path().join("lake");
-    config.lake.dead_letters = dir.path().join("dead");
-    config.last.snapshot = dir.path().join("last.jsonl");
     let before = threads();
     let registry = Registry::new();
     let error = start(config, &registry, Shutdown::new()).unwrap_err();

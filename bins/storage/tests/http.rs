@@ -9,7 +9,6 @@ mod common;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    path::Path,
     time::Duration,
 };
 
@@ -18,7 +17,7 @@ use common::{
     rows::{START_US, all_rows, lake_rows, messages, simple},
 };
 use forebay_ops::Shutdown;
-use forebay_storage::{Config, Running, config, start};
+use forebay_storage::{Config, Running, start};
 use forebay_wire::live::{ClientFrame, ServerFrame, Subscription};
 use futures_util::{SinkExt as _, StreamExt as _};
 use prometheus::Registry;
@@ -29,24 +28,6 @@ struct Tier {
     running: Running,
     registry: Registry,
     shutdown: Shutdown,
-}
-
-fn settings(dir: &Path, served: &Served) -> Config {
-    let mut config = Config {
-        middles: vec![config::Middle {
-            feed: served.publisher.endpoint().to_owned(),
-            fetch: served.replay.endpoint().to_owned(),
-            ..config::Middle::default()
-        }],
-        ..Config::default()
-    };
-    config.http.address = ([127, 0, 0, 1], 0).into();
-    config.http.tiers.clear();
-    config.admin.address = ([127, 0, 0, 1], 0).into();
-    config.lake.dir = dir.join("lake");
-    config.lake.dead_letters = dir.join("dead");
-    config.last.snapshot = dir.join("last.jsonl");
-    config
 }
 
 impl Tier {
@@ -102,7 +83,7 @@ fn what_comes_over_the_feed_is_stored_shown_and_committed() {
     let served = Served::start(&log);
     let sent = messages(21, 3000);
     log.append_all(&sent[..1000]);
-    let tier = Tier::start(settings(dir.path(), &served));
+    let tier = Tier::start(served.settings(dir.path()));
     log.append_all(&sent[1000..]);
     eventually("last values are there", || {
         tier.metric("forebay_storage_live_entries_total") >= sent.len() as f64
@@ -129,7 +110,7 @@ fn what_comes_over_the_feed_is_stored_shown_and_committed() {
     assert_eq!(lake_rows(&dir.path().join("lake")), all_rows(&sent));
 
     // The next life answers from the files, the snapshot, and what comes.
-    let tier = Tier::start(settings(dir.path(), &served));
+    let tier = Tier::start(served.settings(dir.path()));
     log.append(&simple("later", 1, 1.0));
     eventually("it has caught up", || count(&tier.get("/v1/last?device=later").1, "values") == 1);
     let (_, again) = tier.get("/v1/history?device=device-0&limit=100000");
@@ -145,7 +126,7 @@ fn requests_at_fault_are_told_what_to_change() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::new(1);
     let served = Served::start(&log);
-    let tier = Tier::start(settings(dir.path(), &served));
+    let tier = Tier::start(served.settings(dir.path()));
     for (path, code, part) in [
         ("/v1/history", 400, "device is missing"),
         ("/v1/history?device=a&device=b", 400, "device is given 2 times"),
@@ -184,7 +165,7 @@ fn answers_about_the_lake_are_not_read_again_until_something_came() {
     for seq in 1..=50 {
         log.append(&simple("a", seq, seq as f64));
     }
-    let mut config = settings(dir.path(), &served);
+    let mut config = served.settings(dir.path());
     config.lake.flush.age = Duration::from_millis(20).into();
     let tier = Tier::start(config);
     eventually("it is stored", || log.state("lake").committed == log.head());
@@ -240,7 +221,7 @@ fn a_live_socket_shows_only_what_is_stored_and_ends_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::new(1);
     let served = Served::start(&log);
-    let tier = Tier::start(settings(dir.path(), &served));
+    let tier = Tier::start(served.settings(dir.path()));
     let address = tier.http();
     log.append(&simple("a", 1, 1.0));
     eventually("there is a last value", || count(&tier.get("/v1/last").1, "values") == 1);
@@ -307,7 +288,7 @@ fn server_sent_events_resume_by_their_last_id() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::new(1);
     let served = Served::start(&log);
-    let tier = Tier::start(settings(dir.path(), &served));
+    let tier = Tier::start(served.settings(dir.path()));
     for seq in 1..=100 {
         log.append(&simple("a", seq, 0.0));
     }
@@ -340,7 +321,7 @@ fn a_slow_head_is_cut_off_and_others_notice_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::new(1);
     let served = Served::start(&log);
-    let mut config = settings(dir.path(), &served);
+    let mut config = served.settings(dir.path());
     config.http.header_timeout = Duration::from_millis(300).into();
     config.lake.enabled = false;
     let tier = Tier::start(config);

@@ -12,6 +12,7 @@ pub mod rows;
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard},
     task::Waker,
     time::{Duration, Instant},
@@ -23,7 +24,10 @@ use forebay_link::{
     ReplayStore, Seq, Start, Tally,
 };
 use forebay_model::Message;
-use forebay_storage::feed::{Consumer, Middle, Source};
+use forebay_storage::{
+    Config, config,
+    feed::{Consumer, Middle, Source},
+};
 use forebay_wire::{entry, feed::Stored, frame::Kind};
 
 /// Longest wait for anything.
@@ -313,6 +317,26 @@ pub struct Served {
 }
 
 impl Served {
+    /// Settings of a tier that follows this middle, with all its files below `dir`.
+    pub fn settings(&self, dir: &Path) -> Config {
+        let any = ([127, 0, 0, 1], 0).into();
+        let mut config = Config {
+            middles: vec![config::Middle {
+                feed: self.publisher.endpoint().to_owned(),
+                fetch: self.replay.endpoint().to_owned(),
+                ..config::Middle::default()
+            }],
+            ..Config::default()
+        };
+        config.http.address = any;
+        config.http.tiers.clear();
+        config.admin.address = any;
+        config.lake.dir = dir.join("lake");
+        config.lake.dead_letters = dir.join("dead");
+        config.last.snapshot = dir.join("last.jsonl");
+        config
+    }
+
     pub fn start(log: &Log) -> Self {
         let failed = || -> forebay_link::OnFailure {
             Box::new(|error| {
