@@ -10,58 +10,28 @@ mod endless;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use endless::followed::{Followed, WAIT, follow};
 use endless::{Endless, PAYLOAD_BYTES};
-use forebay_link::{
-    FeedEvent, FeedPublisher, OnFailure, PublisherConfig, ReplayConfig, ReplayServer, Start,
-    Subscriber, SubscriberConfig,
-};
-use forebay_testkit::{Child, rss_anon};
+use forebay_link::FeedEvent;
+use forebay_testkit::rss_anon;
 use rustix::process::Signal;
 
-const ANY: &str = "tcp://127.0.0.1:0";
 const STOP: Duration = Duration::from_secs(10);
-const WAIT: Duration = Duration::from_secs(120);
 const RECORDS: u64 = (1 << 30) / PAYLOAD_BYTES as u64;
 /// How far the log is ahead of the good reader.
 const AHEAD: u64 = 12_000;
-/// Two peers at the pump's bound of 16 MiB each, and what a run needs besides.
-const GROWTH_BYTES_MAX: u64 = 96 << 20;
-const ENDPOINTS: &str = "FOREBAY_TEST_ENDPOINTS";
-
-fn no_failure() -> OnFailure {
-    Box::new(|error| panic!("{error}"))
-}
+/// Two peers at the pump's bound of 16 MiB each, and as much again for what a run needs besides.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
 /// A subscriber that says how far it is, now and then.
 #[test]
 #[ignore = "runs only as the child of the other test"]
 fn child() {
-    let endpoints = std::env::var(ENDPOINTS).unwrap();
-    let (feed, fetch) = endpoints.split_once(' ').unwrap();
-    let mut config = SubscriberConfig::new("subscriber", feed, fetch);
-    config.start = Start::Oldest;
-    let subscriber = Subscriber::start(config).unwrap();
-    let (mut received, mut told) = (0, 0);
-    while received < RECORDS {
-        match subscriber.next(WAIT).unwrap() {
-            Some(FeedEvent::Batch(batch)) => {
-                assert_eq!(batch.first().counter(), received + 1, "a gap");
-                received = batch.last().counter();
-                if received >= told + RECORDS / 100 {
-                    told = received;
-                    println!("received {told}");
-                }
-            }
-            Some(FeedEvent::Opened(_)) => println!("opened"),
-            other => panic!("{other:?}"),
-        }
-    }
-    println!("has all");
+    follow();
 }
 
 /// Subscribes by hand, and reads 1 KiB ten times a second until `over`.
@@ -87,28 +57,18 @@ fn read_slowly(address: SocketAddr, over: &AtomicBool) -> usize {
 #[test]
 fn stopped_and_slow_subscribers_cannot_grow_the_publisher() {
     let log = Endless::new(9);
-    let publisher = PublisherConfig::new("publisher", ANY);
-    let publisher = FeedPublisher::start(publisher, log.clone(), no_failure()).unwrap();
-    let replay = ReplayConfig::new("replay", ANY);
-    let replay = ReplayServer::start(replay, log.clone(), no_failure()).unwrap();
-    let (feed, fetch) = (publisher.endpoint(), replay.endpoint());
-    let mut config = SubscriberConfig::new("subscriber", feed, fetch);
-    config.start = Start::Oldest;
-    let good = Subscriber::start(config).unwrap();
+    let followed = Followed::start(&log);
+    let good = followed.subscriber();
 
     let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--ignored", "--nocapture"]);
-    command.env(ENDPOINTS, format!("{feed} {fetch}"));
-    let mut stopped = Child::spawn("stopped", &mut command, folder.path()).unwrap();
-    stopped.wait_for("opened", WAIT).unwrap();
+    let mut stopped = followed.child(RECORDS, folder.path());
     log.grow_to(RECORDS / 20);
     stopped.wait_for("received", WAIT).unwrap();
     stopped.signal(Signal::STOP).unwrap();
 
     let over = Arc::new(AtomicBool::new(false));
     let slow = {
-        let (address, over) = (publisher.address().unwrap(), Arc::clone(&over));
+        let (address, over) = (followed.publisher.address().unwrap(), Arc::clone(&over));
         std::thread::spawn(move || read_slowly(address, &over))
     };
     let pid = std::process::id();
@@ -125,7 +85,7 @@ fn stopped_and_slow_subscribers_cannot_grow_the_publisher() {
         most = most.max(rss_anon(pid).unwrap());
     }
     let (seconds, grown) = (began.elapsed().as_secs_f64(), most - before);
-    let behind = publisher.pump().unwrap().behind.get();
+    let behind = followed.publisher.pump().unwrap().behind.get();
     println!(
         "1 GiB published in {seconds:.1} s, {behind} subscribers closed for being behind; private \
          memory grew by {} MiB at most; of the good reader's records {} were fetched",
@@ -138,8 +98,7 @@ fn stopped_and_slow_subscribers_cannot_grow_the_publisher() {
     stopped.signal(Signal::CONT).unwrap();
     stopped.wait_for("has all", WAIT).unwrap();
     over.store(true, Ordering::Relaxed);
-    publisher.stop(STOP).unwrap();
-    replay.stop(STOP).unwrap();
+    followed.stop();
     let slowly = slow.join().unwrap();
     assert!(slowly > 0, "the slow reader was served");
     good.stop(STOP).unwrap();

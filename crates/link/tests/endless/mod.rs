@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub(crate) mod followed;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
