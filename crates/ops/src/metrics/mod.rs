@@ -10,8 +10,8 @@ use std::collections::HashMap;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry,
 };
 
 pub use scrape::{Scrape, Total, TotalFloat};
@@ -126,20 +126,6 @@ impl Metrics {
     pub fn gauge(&self, name: &'static str, help: &'static str) -> Result<IntGauge> {
         check_gauge(name)?;
         self.register(name, IntGauge::with_opts(self.opts(name, help)?))
-    }
-
-    /// Whole numbers that go up and down, by label values.
-    ///
-    /// # Errors
-    /// As for [`Metrics::counter`].
-    pub fn gauges(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec> {
-        check_gauge(name)?;
-        self.register(name, IntGaugeVec::new(self.opts(name, help)?, labels))
     }
 
     /// A number with a fraction that goes up and down, such as seconds.
