@@ -199,6 +199,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_token_left_behind_ends_no_rest_and_a_thread_that_waits_does() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options =
+            Options { capacity_bytes: 1 << 18, any_filesystem: true, ..Options::default() };
+        Queue::create(dir.path(), &options).expect("creates").close().expect("ends");
+        let queue = testing::open_dir(dir.path(), &options, &[]).expect("opens");
+        let (ring, parker) = (queue.ring(), Parker::new());
+        let rest = Duration::from_millis(30);
+        parker.unparker().unpark();
+        let began = Instant::now();
+        ring.gather(&parker, rest);
+        assert!(began.elapsed() >= rest, "{:?}", began.elapsed());
+        let long = Duration::from_secs(20);
+        ring.waiters.store(1, Ordering::Relaxed);
+        ring.gather(&parker, long);
+        assert!(began.elapsed() < long);
+    }
+
+    #[test]
     fn entries_come_together_only_while_many_come_and_only_tasks_wait() {
         let dir = tempfile::tempdir().expect("a folder");
         let options = Options {
