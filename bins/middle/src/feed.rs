@@ -34,10 +34,8 @@ impl LogView {
 
     /// Makes the entry above `after` the next one.
     fn seek(&mut self, after: LogSeq) {
-        if after != self.after {
-            self.tail = self.log.tail(Some(after));
-            self.after = after;
-        }
+        self.tail.seek(after);
+        self.after = after;
     }
 
     /// Packs what is durable above `after` until the batch does not take one more. Where entries
@@ -70,8 +68,8 @@ impl LogView {
                     return Err(format!("entry {seq} of the log is too large for a frame").into());
                 }
                 Some(_) => {
-                    // The tail has passed what was not taken: a new one stands before it.
-                    self.tail = self.log.tail(Some(self.after));
+                    // The tail has passed what was not taken.
+                    self.tail.seek(self.after);
                     return Ok(());
                 }
                 None if taken == 0 => return Ok(()),

@@ -55,7 +55,23 @@ pub(crate) enum Step {
 impl<'a> Log<'a> {
     /// What stands behind the boundary `position`, below the boundary `end`.
     #[inline]
-    pub(crate) fn next(&self, mut position: u64, end: u64) -> Step {
+    pub(crate) fn next(&self, position: u64, end: u64) -> Step {
+        match self.pass(position, end) {
+            Step::Entry { head, at, next } if !self.is_sound(&head, at) => {
+                Step::BadPayload { head, next }
+            }
+            step => step,
+        }
+    }
+
+    fn is_sound(&self, head: &Head, at: u64) -> bool {
+        crc::checksum(self.payload(head, at)) == head.payload_crc || self.faults.has(Fault::NoCrc)
+    }
+
+    /// As [`Self::next`], for those who only pass: an entry's payload is not looked at, and may be
+    /// damaged.
+    #[inline]
+    pub(crate) fn pass(&self, mut position: u64, end: u64) -> Step {
         while position < end {
             let rest = self.geometry.rest(position);
             if rest < HEAD_BYTES {
@@ -75,12 +91,7 @@ impl<'a> Log<'a> {
                 position = next;
                 continue;
             }
-            if crc::checksum(self.payload(&head, at)) == head.payload_crc
-                || self.faults.has(Fault::NoCrc)
-            {
-                return Step::Entry { head, at, next };
-            }
-            return Step::BadPayload { head, next };
+            return Step::Entry { head, at, next };
         }
         Step::End
     }

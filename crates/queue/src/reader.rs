@@ -427,7 +427,8 @@ impl Ring {
         let end = self.readable();
         let mut mark = self.index_before(seq, known);
         loop {
-            match self.log().next(mark.position, end) {
+            // Only heads count: payloads are left for who reads them.
+            match self.log().pass(mark.position, end) {
                 Step::Entry { head, next, .. }
                 | Step::BadPayload { head, next }
                 | Step::Gap { head, next }

@@ -52,6 +52,8 @@ struct RowIn {
     time_us: u64,
     start: usize,
     end: usize,
+    /// The boundary behind it in the ring.
+    behind: u64,
 }
 
 /// Entries that a [`Tail`] could not deliver: those between the two seqs.
@@ -89,6 +91,34 @@ impl Tail {
     #[must_use]
     pub fn position(&self) -> Seq {
         self.position.seq
+    }
+
+    /// Goes on behind `after`, wherever that is: the next read begins with the first entry above it.
+    /// Among the entries that were read last it costs nothing, so that what a batch had too much is
+    /// given back; elsewhere the place is looked up, as at the start.
+    ///
+    /// ```
+    /// # use forebay_queue::{Options, Queue, Seq};
+    /// # use std::time::Duration;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let options = Options { any_filesystem: true, capacity_bytes: 1 << 18, ..Options::default() };
+    /// let queue = Queue::create(dir.path(), &options)?;
+    /// let span = queue.append_batch(0, &["a", "b", "c"])?;
+    /// queue.wait_durable(span.last, Duration::from_secs(20))?;
+    /// let mut tail = queue.tail(Some(Seq::NONE));
+    /// assert_eq!(tail.read(100, 1 << 20)?.len(), 3);
+    /// tail.seek(span.first);
+    /// assert_eq!(tail.read(100, 1 << 20)?.iter().next().unwrap().payload, b"b");
+    /// # Ok::<(), forebay_queue::Error>(())
+    /// ```
+    pub fn seek(&mut self, after: Seq) {
+        if after == self.position.seq {
+            return;
+        }
+        let read = self.rows.binary_search_by_key(&after, |row| row.seq);
+        let position = read.ok().map(|at| self.rows[at].behind);
+        self.is_unplaced = position.is_none();
+        self.position = Mark { position: position.unwrap_or(0), seq: after };
     }
 
     /// Reads on to the first entry that `is_it` knows, and gives its seq and time; `None` at the end.
@@ -166,7 +196,7 @@ impl Tail {
                     let start = self.bytes.len();
                     self.bytes.extend_from_slice(ring.log().payload(&head, at));
                     let (seq, time_us, end) = (head.seq, head.time_us, self.bytes.len());
-                    self.rows.push(RowIn { seq, time_us, start, end });
+                    self.rows.push(RowIn { seq, time_us, start, end, behind: next });
                     mark = Mark { position: next, seq };
                 }
                 Step::Gap { next, .. } => mark.position = next,

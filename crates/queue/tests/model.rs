@@ -278,7 +278,8 @@ impl World {
         }
     }
 
-    /// A tail gives what is left above a seq, and never what nobody appended.
+    /// A tail gives what is left above a seq, and never what nobody appended; what it gave too much
+    /// is given again, and so is all of it.
     fn tail(&mut self, nth: usize) {
         let after = if nth == 0 { Seq::NONE } else { self.seq_at(nth) };
         let mut tail = self.queue().tail(Some(after));
@@ -288,9 +289,13 @@ impl World {
             if batch.is_empty() {
                 break;
             }
-            let rows = batch.iter();
+            let rows = batch.iter().take(1 + nth % 7);
             given.extend(rows.map(|entry| (entry.seq, entry.time_us, entry.payload.to_vec())));
+            tail.seek(given.last().expect("one at least").0);
         }
+        tail.seek(after);
+        let again = tail.read(1, 1 << 20).expect("open");
+        assert_eq!(again.iter().next().map(|entry| entry.seq), given.first().map(|first| first.0));
         let expected: Vec<_> =
             self.entries.iter().take(self.readable).filter(|(seq, ..)| *seq > after).collect();
         assert!(given.len() <= expected.len(), "more than there is");
