@@ -41,6 +41,8 @@ pub struct Tail {
     /// Whether the place of `position.seq` is still to be looked up.
     is_unplaced: bool,
     gap: Option<Gap>,
+    /// Where the last read began, if there was one; `rows` follow.
+    began: Option<Mark>,
     rows: Vec<RowIn>,
     bytes: Vec<u8>,
 }
@@ -73,8 +75,15 @@ impl Tail {
             (None, Durability::Disk) => (ring.lock_sync().durable, false),
             (None, Durability::Process) => (ring.line.mark(), false),
         };
-        let handle = Arc::clone(handle);
-        Tail { handle, position, is_unplaced, gap: None, rows: Vec::new(), bytes: Vec::new() }
+        Tail {
+            handle: Arc::clone(handle),
+            position,
+            is_unplaced,
+            gap: None,
+            began: None,
+            rows: Vec::new(),
+            bytes: Vec::new(),
+        }
     }
 
     /// The last seq delivered, or the one the tail started after.
@@ -94,8 +103,8 @@ impl Tail {
     }
 
     /// Goes on behind `after`, wherever that is: the next read begins with the first entry above it.
-    /// Among the entries that were read last it costs nothing, so that what a batch had too much is
-    /// given back; elsewhere the place is looked up, as at the start.
+    /// Within what was read last, and directly before it, that costs nothing, so that what a batch
+    /// had too much is given back; elsewhere the place is looked up, as at the start.
     ///
     /// ```
     /// # use forebay_queue::{Options, Queue, Seq};
@@ -115,10 +124,15 @@ impl Tail {
         if after == self.position.seq {
             return;
         }
-        let read = self.rows.binary_search_by_key(&after, |row| row.seq);
-        let position = read.ok().map(|at| self.rows[at].behind);
-        self.is_unplaced = position.is_none();
-        self.position = Mark { position: position.unwrap_or(0), seq: after };
+        let known = match self.began {
+            Some(began) if began.seq == after => Some(began.position),
+            _ => {
+                let row = self.rows.binary_search_by_key(&after, |row| row.seq);
+                row.ok().map(|at| self.rows[at].behind)
+            }
+        };
+        self.is_unplaced = known.is_none();
+        self.position = Mark { position: known.unwrap_or(0), seq: after };
     }
 
     /// Reads on to the first entry that `is_it` knows, and gives its seq and time; `None` at the end.
@@ -180,6 +194,7 @@ impl Tail {
         } else if is_overtaken {
             mark.position = reclaimed;
         }
+        self.began = Some(mark);
         while self.rows.len() < max_entries {
             match ring.log().next(mark.position, end) {
                 Step::Entry { head, at, next } => {

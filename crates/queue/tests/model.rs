@@ -283,7 +283,7 @@ impl World {
     fn tail(&mut self, nth: usize) {
         let after = if nth == 0 { Seq::NONE } else { self.seq_at(nth) };
         let mut tail = self.queue().tail(Some(after));
-        let mut given = Vec::new();
+        let (mut given, mut before) = (Vec::new(), after);
         loop {
             let batch = tail.read(7, 1 << 20).expect("open");
             if batch.is_empty() {
@@ -291,7 +291,13 @@ impl World {
             }
             let rows = batch.iter().take(1 + nth % 7);
             given.extend(rows.map(|entry| (entry.seq, entry.time_us, entry.payload.to_vec())));
-            tail.seek(given.last().expect("one at least").0);
+            let (first, last) = (batch.iter().next().expect("one at least").seq, given.last());
+            let last = last.expect("one at least").0;
+            tail.seek(before);
+            let again = tail.read(1, 1 << 20).expect("open");
+            assert_eq!(again.iter().next().map(|entry| entry.seq), Some(first));
+            tail.seek(last);
+            before = last;
         }
         tail.seek(after);
         let again = tail.read(1, 1 << 20).expect("open");
