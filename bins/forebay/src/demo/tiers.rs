@@ -15,7 +15,7 @@ use super::settings::Settings;
 use crate::{process::Process, scrape};
 
 /// How long the tiers may take to be ready.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How often something is looked at that cannot be waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long each tier may take to end.
