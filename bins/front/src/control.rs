@@ -34,7 +34,7 @@ pub(crate) struct Control {
     session: AtomicU64,
     /// The highest message number that has reached the configured level; 0 is none.
     reached: AtomicU64,
-    /// When the session wants to be woken, in milliseconds of the front's clock.
+    /// When the session wants to be woken, in milliseconds of its core's time.
     check_at_ms: AtomicU64,
 }
 

@@ -4,6 +4,8 @@
 //! new connections; their handshakes and sessions are tasks of this thread, and a few tasks of its
 //! own watch the rings, the clock and the rings' room for all of them.
 
+mod time;
+
 use std::{
     cell::RefCell,
     collections::VecDeque,
@@ -26,6 +28,7 @@ use tokio::{
 
 use forebay_access::unix_now_s;
 
+use self::time::CoreTime;
 use crate::{
     acks::AckQueue,
     control::{Control, Order},
@@ -59,6 +62,7 @@ pub(crate) struct Core {
     pub batch: RefCell<Batch>,
     /// This core's share of the histograms.
     pub local: Local,
+    time: CoreTime,
     sessions: RefCell<Vec<Option<Member>>>,
     free: RefCell<Vec<usize>>,
     waiting: RefCell<Vec<Arc<Control>>>,
@@ -109,6 +113,7 @@ impl Core {
         Self {
             acks: rings.iter().map(|_| AckQueue::default()).collect(),
             local: Local::new(&front.metrics),
+            time: CoreTime::new(front.now_ms()),
             front,
             rings,
             shared: SharedBuffer::new(),
@@ -118,6 +123,16 @@ impl Core {
             waiting: RefCell::default(),
             waits: Notify::new(),
         }
+    }
+
+    /// The time by which the deadlines of its sessions go, in milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.at(self.front.now_ms())
+    }
+
+    /// As [`Self::now_ms`], at `front_ms` of the front's clock.
+    pub(crate) fn at(&self, front_ms: u64) -> u64 {
+        self.time.at(front_ms)
     }
 
     /// Puts a session under the sweep; returns its place, for [`Self::remove`].
@@ -177,7 +192,12 @@ impl Core {
         let policy = &self.front.policy;
         loop {
             turns.tick().await;
-            let (now_ms, now_s) = (self.front.now_ms(), unix_now_s());
+            let front_ms = self.front.now_ms();
+            let away_ms = self.time.sweep(front_ms);
+            if away_ms > 0 {
+                tracing::warn!(away_ms, "a core had no CPU; the deadlines of its sessions waited");
+            }
+            let (now_ms, now_s) = (self.at(front_ms), unix_now_s());
             let generation = policy.generation();
             for member in self.sessions.borrow().iter().flatten() {
                 member.control.sweep(now_ms);

@@ -163,7 +163,7 @@ impl<S: Socket> Session<S> {
         };
         let place = core.add(&control, tenure);
         front.metrics.connections.inc();
-        let now_ms = front.now_ms();
+        let now_ms = core.now_ms();
         let ring = identity.partition(core.rings.len());
         let raw = mode == Mode::Raw;
         if raw {
@@ -175,7 +175,7 @@ impl<S: Socket> Session<S> {
         Self {
             batch_bytes_max: core.rings[ring].batch_bytes_max(),
             ring,
-            tenant: front.tenants.get(&identity.tenant, now_ms),
+            tenant: front.tenants.get(&identity.tenant, front.now_ms()),
             pending,
             core,
             socket,
@@ -199,7 +199,7 @@ impl<S: Socket> Session<S> {
             bucket: Bucket::new(
                 front.config.rate.messages_per_second,
                 front.config.rate.burst,
-                now_ms,
+                front.now_ms(),
             ),
             clock: Clock::new(&front.config.limits, raw, now_ms),
             _seated: seated,
@@ -220,7 +220,10 @@ impl<S: Socket> Session<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now_ms = self.core.front.now_ms();
+        // Deadlines go by the core's time; what a device may send goes by the front's clock, as a
+        // device sends whether the core is there or not.
+        let front_ms = self.core.front.now_ms();
+        let now_ms = self.core.at(front_ms);
         self.obey(now_ms);
         if self.watch_clock(now_ms) {
             return Poll::Ready(());
@@ -247,7 +250,7 @@ impl<S: Socket> Session<S> {
             if self.control.ordered().is_some() || !self.may_read(now_ms) {
                 return self.rest(now_ms);
             }
-            if !self.drain(now_ms) {
+            if !self.drain(front_ms) {
                 match self.socket.poll_fill(cx) {
                     Poll::Ready(Ok(())) => self.clock.hear(now_ms),
                     Poll::Ready(Err(broken)) => self.break_off(broken),
@@ -346,7 +349,7 @@ impl<S: Socket> Session<S> {
 
     /// Flushes the close frame, ends our half, and waits for the device to end its own.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now_ms = self.core.front.now_ms();
+        let now_ms = self.core.now_ms();
         self.clock.close(now_ms);
         if self.stage == Stage::Closing {
             match self.socket.poll_flush(cx) {

@@ -135,7 +135,8 @@ pub struct Limits {
     pub hello: Duration,
     /// A connection that takes no byte of what we send for so long is dropped.
     pub write_stall: Duration,
-    /// A device that is silent for so long is pinged; after twice that its connection ends.
+    /// A device that is silent for so long is pinged; after twice that its connection ends. Time in
+    /// which the front itself had no CPU does not count.
     pub ping: Duration,
     /// How long a socket is not read when there is no room, before a nack is sent instead.
     pub read_pause: Duration,

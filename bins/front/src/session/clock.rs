@@ -1,6 +1,6 @@
 //! The deadlines of a session: what is due at a moment, and when to look again.
 //!
-//! Pure: times come in as milliseconds of the front's clock.
+//! Pure: times come in as milliseconds of the core's time, which stands still while the core does.
 
 use crate::config::Limits;
 

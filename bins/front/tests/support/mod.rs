@@ -6,7 +6,7 @@ pub mod credentials;
 pub mod middle;
 pub mod plain;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use forebay_front::{Config, Running};
 use forebay_model::{Body, MessageId, Reading, SessionId, Value};
@@ -95,18 +95,7 @@ impl Front {
         name: &str,
         format: Option<Format>,
     ) -> Result<Device, tungstenite::Error> {
-        let address = self.running.addresses().ingest;
-        let url = format!("ws://{address}/v1/ingest/{name}");
-        let mut request = url.into_client_request()?;
-        if let Some(format) = format {
-            let name = format.subprotocol().parse().expect("a header value");
-            request.headers_mut().insert("sec-websocket-protocol", name);
-        }
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (socket, _) =
-            timeout(PATIENCE, client_async(request, stream)).await.expect("in time")?;
-        Ok(Device { socket, format })
+        Device::connect(self.running.addresses().ingest, name, format).await
     }
 
     /// The state of the only ring.
@@ -211,6 +200,25 @@ pub struct Device {
 }
 
 impl Device {
+    /// Tries a handshake with the front at `address`.
+    pub async fn connect(
+        address: SocketAddr,
+        name: &str,
+        format: Option<Format>,
+    ) -> Result<Self, tungstenite::Error> {
+        let url = format!("ws://{address}/v1/ingest/{name}");
+        let mut request = url.into_client_request()?;
+        if let Some(format) = format {
+            let name = format.subprotocol().parse().expect("a header value");
+            request.headers_mut().insert("sec-websocket-protocol", name);
+        }
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (socket, _) =
+            timeout(PATIENCE, client_async(request, stream)).await.expect("in time")?;
+        Ok(Self { socket, format })
+    }
+
     /// Says hello and returns the welcome's acked number and level.
     pub async fn hello(&mut self, session: u64, next_seq: u64) -> (Option<u64>, Level) {
         let session = SessionId::new(session).expect("valid");
