@@ -18,7 +18,7 @@ mod crowd;
 #[path = "front/memory.rs"]
 mod memory;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -241,10 +241,4 @@ fn handshakes(options: &Options, report: &Report) -> Result<()> {
         stand.end()?;
     }
     Ok(())
-}
-
-/// Shares what a crowd connects with.
-fn with_source(target: &Target, last: u8) -> Target {
-    let source = std::net::Ipv4Addr::new(127, 0, 0, last);
-    Target { source, tls: target.tls.as_ref().map(Arc::clone), ..target.clone() }
 }

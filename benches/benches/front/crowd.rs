@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -23,7 +23,7 @@ use forebay_benches::{
 use forebay_front::config::Level;
 use forebay_ops::ByteSize;
 
-use crate::{MESSAGE_BYTES, Options, config, with_source};
+use crate::{MESSAGE_BYTES, Options, config};
 
 const JOIN: &str = "join-a-crowd";
 /// Connections of one process: a tenth below the least limit of descriptors that is usual, as the
@@ -45,8 +45,7 @@ pub(crate) fn join_if_asked() -> Result<bool> {
     }
     let (part, count): (usize, usize) = (part.parse()?, count.parse()?);
     let devices = Devices::new("crowd", MESSAGE_BYTES);
-    let source = u8::try_from(part + 2).context("too many parts")?;
-    let target = with_source(&Target::plain(address.parse()?), source);
+    let target = Target { sources: sources(part)?, ..Target::plain(address.parse()?) };
     let mut crowd = Crowd::connect(&devices, &target, part * PROCESS_MAX, count)?;
     say("open")?;
     // The others may still be connecting: pings are answered meanwhile.
@@ -61,6 +60,13 @@ pub(crate) fn join_if_asked() -> Result<bool> {
         crowd.idle(LOOK_EVERY)?;
     }
     Ok(true)
+}
+
+/// Addresses of the part's own: two, as its connections are more than half of the ports of one.
+fn sources(part: usize) -> Result<Vec<Ipv4Addr>> {
+    let first = u8::try_from(2 * part + 2).context("too many parts")?;
+    let last = first.checked_add(1).context("too many parts")?;
+    Ok([first, last].map(|last| Ipv4Addr::new(127, 0, 0, last)).into())
 }
 
 /// What the parent has said to a part: a line to go, and then the end of the input.

@@ -32,7 +32,7 @@ impl Connection {
     ) -> Result<Self> {
         let mut connection = Self {
             number,
-            stream: Stream::connect(target)?,
+            stream: Stream::connect(target, number)?,
             greeted: false,
             input: Vec::new(),
             output: speech.greeting(number),

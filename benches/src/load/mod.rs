@@ -57,8 +57,11 @@ pub trait Speech {
 pub struct Target {
     /// The server.
     pub address: SocketAddr,
-    /// The address to connect from: one has 28,000 ports.
-    pub source: Ipv4Addr,
+    /// The addresses to connect from, in turns; none: as the system likes.
+    ///
+    /// One has 28,000 ports. Once half of them are taken, the kernel looks through all of that half
+    /// before it binds another: milliseconds each, in which a crowd answers no ping.
+    pub sources: Vec<Ipv4Addr>,
     /// TLS, if it is spoken.
     pub tls: Option<Arc<ClientConfig>>,
 }
@@ -67,7 +70,7 @@ impl Target {
     /// Plain TCP from the usual address.
     #[must_use]
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, source: Ipv4Addr::LOCALHOST, tls: None }
+        Self { address, sources: Vec::new(), tls: None }
     }
 }
 

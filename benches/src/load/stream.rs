@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -26,11 +26,11 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Connects at once: the server is on this machine.
-    pub(super) fn connect(target: &Target) -> Result<Self> {
+    /// Connects connection `number` at once: the server is on this machine.
+    pub(super) fn connect(target: &Target, number: usize) -> Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        if target.source != Ipv4Addr::LOCALHOST {
-            socket.bind(&SocketAddr::new(IpAddr::V4(target.source), 0).into())?;
+        if let Some(turn) = number.checked_rem(target.sources.len()) {
+            socket.bind(&SocketAddr::new(IpAddr::V4(target.sources[turn]), 0).into())?;
         }
         socket.connect(&target.address.into())?;
         socket.set_tcp_nodelay(true)?;
