@@ -37,7 +37,7 @@ use crate::{
     metrics::Local,
     rings::Ring,
     session::batch::Batch,
-    socket::buffer::SharedBuffer,
+    socket::{buffer::SharedBuffer, tungstenite::Settings},
     tenancy::Tenure,
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct Core {
     pub acks: Vec<AckQueue>,
     /// What one read of a socket is taken into.
     pub shared: SharedBuffer,
+    /// What the codecs of its sockets are made of.
+    pub codec: Settings,
     /// What the messages of one read are encoded into.
     pub batch: RefCell<Batch>,
     /// This core's share of the histograms.
@@ -114,6 +116,7 @@ impl Core {
             acks: rings.iter().map(|_| AckQueue::default()).collect(),
             local: Local::new(&front.metrics),
             time: CoreTime::new(front.now_ms()),
+            codec: Settings::of(&front.config.limits),
             front,
             rings,
             shared: SharedBuffer::new(),

@@ -75,13 +75,13 @@ pub(crate) async fn run(core: Rc<Core>, stream: net::TcpStream, peer: net::Socke
     match tokio::time::timeout_at(deadline, opened).await {
         Ok(Ok(opened)) => {
             metrics.handshake("opened");
-            let limits = &core.front.config.limits;
             let link = arrival::into_link(transport);
             #[cfg(feature = "echo")]
             if opened.mode == Mode::Raw {
                 return spawn_guarded(crate::socket::echo::run(&core, link, opened.early, seat));
             }
-            let socket = TungsteniteSocket::new(link, opened.early, limits, core.shared.clone());
+            let (settings, shared) = (core.codec.clone(), core.shared.clone());
+            let socket = TungsteniteSocket::new(link, opened.early, settings, shared);
             let seated = Seated { _seat: seat, _place: place.map(Box::new) };
             let session =
                 Session::new(Rc::clone(&core), socket, opened.admitted, opened.mode, seated);

@@ -214,7 +214,7 @@ impl<S: Socket> Session<S> {
         std::future::poll_fn(move |cx| {
             self.control.register(cx.waker());
             let ended = self.poll(cx);
-            self.socket.keep_rest();
+            self.socket.end_turn();
             ended
         })
     }

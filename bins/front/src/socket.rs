@@ -12,6 +12,7 @@ pub(crate) mod buffer;
 pub(crate) mod echo;
 pub(crate) mod link;
 pub(crate) mod tungstenite;
+mod walk;
 
 use std::task::{Context, Poll};
 
@@ -53,8 +54,9 @@ pub(crate) trait Socket {
     fn next(&mut self) -> Option<Result<Incoming, Broken>>;
 
     /// Moves bytes taken but not yet used out of the core's buffer, which the next session is
-    /// about to fill. Call it at the end of every poll; it costs nothing if all were used.
-    fn keep_rest(&mut self);
+    /// about to fill, and gives back memory that an idle connection does not need. Call it at the
+    /// end of every poll.
+    fn end_turn(&mut self);
 
     /// Puts a message into the write buffer.
     ///

@@ -125,7 +125,7 @@ pub struct Limits {
     pub connections_per_address: u32,
     /// Bytes in one WebSocket message, and in one frame.
     pub message: ByteSize,
-    /// Memory each connection keeps for frames that have not arrived in full.
+    /// Memory a connection takes at first when frames come, and gives back when they are read.
     pub read_buffer: ByteSize,
     /// Bytes of answers that are gathered before they are written.
     pub write_buffer: ByteSize,
@@ -150,7 +150,7 @@ impl Default for Limits {
             // Whole sites sit behind one address; who has none of those sets it.
             connections_per_address: 0,
             message: ByteSize::new(limits::MESSAGE_BYTES_MAX as u64),
-            // Whole frames are read through the core's buffer; this holds only what was cut.
+            // A few usual messages: what lies in the core's buffer passes through in such portions.
             read_buffer: ByteSize::kib(1),
             // Acks are tens of bytes, one for many messages.
             write_buffer: ByteSize::kib(4),

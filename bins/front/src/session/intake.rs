@@ -25,6 +25,11 @@ const CREDIT_RETRY_MS: u32 = 1000;
 impl<S: Socket> Session<S> {
     /// Takes in all messages that have been read; true if some are left because there is no room.
     pub(super) fn drain(&mut self, now_ms: u64) -> bool {
+        // Two of three looks find nothing: they cost no look at a clock.
+        let mut next = self.socket.next();
+        if next.is_none() {
+            return false;
+        }
         let core = std::rc::Rc::clone(&self.core);
         let mut batch = core.batch.borrow_mut();
         let received = Timestamp::now();
@@ -32,21 +37,20 @@ impl<S: Socket> Session<S> {
             bucket.refill(now_ms);
         }
         let mut left = false;
-        loop {
-            match self.socket.next() {
-                None => break,
-                Some(Ok(Incoming::Binary(payload))) => {
+        while let Some(incoming) = next {
+            match incoming {
+                Ok(Incoming::Binary(payload)) => {
                     self.take(false, &payload, received, now_ms, &mut batch);
                 }
-                Some(Ok(Incoming::Text(payload))) => {
+                Ok(Incoming::Text(payload)) => {
                     self.take(true, &payload, received, now_ms, &mut batch);
                 }
-                Some(Ok(Incoming::Control)) => self.dirty = true,
-                Some(Ok(Incoming::Close)) => {
+                Ok(Incoming::Control) => self.dirty = true,
+                Ok(Incoming::Close) => {
                     self.commit(&mut batch, received);
                     self.stage = Stage::Closing;
                 }
-                Some(Err(broken)) => {
+                Err(broken) => {
                     self.commit(&mut batch, received);
                     self.break_off(broken);
                 }
@@ -58,6 +62,7 @@ impl<S: Socket> Session<S> {
                 left = true;
                 break;
             }
+            next = self.socket.next();
         }
         self.commit(&mut batch, received);
         left || self.held.is_some()

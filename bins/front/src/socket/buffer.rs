@@ -41,8 +41,9 @@ pub(crate) struct ReadSide {
 }
 
 impl ReadSide {
-    pub(crate) fn new(shared: SharedBuffer) -> Self {
-        Self { shared, filled: 0..0, kept: Vec::new(), kept_from: 0, ended: false }
+    /// A side of which `early` was read before.
+    pub(crate) fn new(shared: SharedBuffer, early: Vec<u8>) -> Self {
+        Self { shared, filled: 0..0, kept: early, kept_from: 0, ended: false }
     }
 
     /// Takes what has arrived on `link` into the shared buffer.

@@ -12,7 +12,11 @@ use std::{
 use forebay_ops::ByteSize;
 use forebay_wire::device::CloseCode;
 
-use super::{Broken, Incoming, Socket, link::Link, tungstenite::TungsteniteSocket};
+use super::{
+    Broken, Incoming, Socket,
+    link::Link,
+    tungstenite::{Settings, TungsteniteSocket},
+};
 use crate::{
     config::Limits,
     core::{Core, Seat},
@@ -42,11 +46,11 @@ pub(crate) fn run(
         write_buffer_max: ByteSize::mib(256),
         ..core.front.config.limits.clone()
     };
-    let socket = TungsteniteSocket::new(link, early, &limits, core.shared.clone());
+    let socket = TungsteniteSocket::new(link, early, Settings::of(&limits), core.shared.clone());
     let mut echo = Echo { socket, dirty: false, closing: false, shut: false, _seat: seat };
     std::future::poll_fn(move |cx| {
         let ended = echo.poll(cx);
-        echo.socket.keep_rest();
+        echo.socket.end_turn();
         ended
     })
 }
