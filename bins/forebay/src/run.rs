@@ -24,17 +24,33 @@ pub(crate) fn run(args: &TierArgs) -> ExitCode {
         // One process, one time to end in: the longest of the three.
         let timeout = longest(&ends);
         let message = ends.iter().find_map(|settings| settings.message.clone());
-        let middle = forebay_middle::start(config.middle, &Registry::new(), shutdown.clone())?;
+        let middle = match forebay_middle::start(config.middle, &Registry::new(), shutdown.clone())
+        {
+            Err(error) if error.is_called_off() => {
+                tier::ended_early("forebay", message.as_deref(), &shutdown, &error);
+                return Ok(());
+            }
+            started => started?,
+        };
         let storage = forebay_storage::start(config.storage, &Registry::new(), shutdown.clone())?;
-        let front = forebay_front::start(config.front, &Registry::new(), &shutdown)?;
-        notify::ready();
+        let front = match forebay_front::start(config.front, &Registry::new(), &shutdown) {
+            Err(error) if error.is_called_off() => {
+                tracing::info!(%error, "the front ended before it served");
+                None
+            }
+            started => Some(started?),
+        };
+        if front.is_some() {
+            notify::ready();
+        }
+        // Has begun if there is no front.
         shutdown.wait();
         notify::stopping();
         let began = Instant::now();
         let rest = || timeout.saturating_sub(began.elapsed());
         // In the order in which they need each other: storage still commits at the middle. None may
         // take the time of those behind it.
-        let front = front.drain(rest() / 2).remains();
+        let front = front.map(|front| front.drain(rest() / 2).remains()).unwrap_or_default();
         let storage = storage.drain(rest() * 2 / 3).remains();
         let middle = middle.drain(rest())?.remains();
         let left = [("front", front), ("middle", middle), ("storage", storage)];

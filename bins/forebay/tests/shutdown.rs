@@ -131,6 +131,51 @@ fn an_idle_front_ends_at_once_and_says_that_nothing_is_left() {
     assert_eq!(front.message()["ended"], "drained");
 }
 
+/// The ring is so large that no disk has made it before the signal comes; what it writes until then
+/// is given back. Cannot show: a disk so slow that one step of 16 MiB takes long.
+#[test]
+fn sigterm_while_a_ring_is_made_ends_the_process_and_leaves_nothing_of_it() {
+    for tier in ["front", "middle", "run"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().display();
+        let [one, two, three, four] = [(); 4].map(|()| Port::free().unwrap().number());
+        let middle = format!(
+            "queue = {{ dir = \"{path}/queue\", capacity = \"2GiB\", any_filesystem = true }}\n\
+             uplink.listen = \"tcp://127.0.0.1:{one}\"\nfeed.listen = \"tcp://127.0.0.1:{two}\"\n\
+             fetch.listen = \"tcp://127.0.0.1:{three}\"\nadmin.address = \"127.0.0.1:{four}\"\n\
+             shutdown.message = \"{path}/message\"\n"
+        );
+        let (text, ring) = match tier {
+            "front" => (
+                format!(
+                    "queue = {{ dir = \"{path}/queue\", capacity = \"2GiB\", any_filesystem = true }}\n\
+                     listen.address = \"127.0.0.1:{one}\"\nadmin.address = \"127.0.0.1:{four}\"\n\
+                     uplink.middle = \"tcp://127.0.0.1:{two}\"\n\
+                     shutdown.message = \"{path}/message\"\n"
+                ),
+                "queue/uplink-0",
+            ),
+            "middle" => (middle, "queue/log"),
+            _ => (format!("[middle]\n{middle}"), "queue/log"),
+        };
+        let config = dir.path().join("tier.toml");
+        fs::write(&config, text).unwrap();
+        let mut command = forebay(&[tier, "--config", config.to_str().unwrap()]);
+        let mut child = Child::spawn(tier, command.current_dir(dir.path()), dir.path()).unwrap();
+        let ring = dir.path().join(ring);
+        let end = Instant::now() + DEADLINE;
+        while !ring.join("ring.new").exists() {
+            assert!(child.ended().unwrap().is_none() && Instant::now() < end, "{}", child.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let status = child.terminate(DEADLINE).unwrap();
+        assert_eq!(status.code(), Some(0), "{tier}: {}", child.log());
+        assert!(child.log().contains("ended before it served"), "{tier}: {}", child.log());
+        assert_eq!(fs::read_dir(&ring).unwrap().count(), 0, "{tier}: {}", child.log());
+        assert_eq!(read(&dir.path().join("message"))["ended"], "before it served", "{tier}");
+    }
+}
+
 #[test]
 fn a_second_sigterm_ends_at_once() {
     let mut front = Front::start("50s");

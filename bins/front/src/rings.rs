@@ -1,6 +1,7 @@
 //! The rings of this front, one for each partition, and what an entry in one of them has reached.
 
 use std::{
+    ops::ControlFlow,
     path::PathBuf,
     sync::{
         Arc,
@@ -9,7 +10,7 @@ use std::{
     task::Waker,
 };
 
-use forebay_queue::{Durability, Error, Options, Queue, Seq};
+use forebay_queue::{Durability, Error, Making, Options, Queue, Seq};
 
 use crate::{
     config::{self, Config, Level},
@@ -40,11 +41,15 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Opens or makes the ring of the partition `name`.
+    /// Opens the ring of the partition `name`, or makes it, which `watch` may call off.
     ///
     /// # Errors
-    /// As [`Queue::open_or_create`]: the front cannot start.
-    pub(crate) fn open(name: &str, config: &Config) -> Result<Self, Error> {
+    /// As [`Queue::open_or_create_with`]: the front cannot start.
+    pub(crate) fn open(
+        name: &str,
+        config: &Config,
+        watch: impl FnMut(Making) -> ControlFlow<()>,
+    ) -> Result<Self, Error> {
         let options = Options {
             capacity_bytes: config.queue.capacity.get(),
             entry_bytes_max: u32::try_from(config.queue.entry_max.get()).unwrap_or(u32::MAX),
@@ -56,7 +61,7 @@ impl Ring {
             ..Options::default()
         };
         let dir = Self::dir(name, config);
-        let queue = Queue::open_or_create(&dir, &options)?;
+        let queue = Queue::open_or_create_with(&dir, &options, watch)?;
         let recovery = queue.recovery();
         tracing::info!(
             partition = name, queue = %queue.id(), path = %dir.display(),

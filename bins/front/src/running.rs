@@ -15,9 +15,10 @@ use forebay_ops::{
     admin::{self, Admin, AdminServer},
     drain::{Drain, Remains, TokenSource},
     thread,
-    tier::{TierError, until_drained},
+    tier::{TierError, ended_early, until_drained},
     tls::TlsServer,
 };
+use forebay_queue::Making;
 use forebay_wire::partition;
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
@@ -98,6 +99,14 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
+impl StartError {
+    /// Whether it is no fault: the shutdown began while a ring was being made.
+    #[must_use]
+    pub fn is_called_off(&self) -> bool {
+        matches!(self, Self::Ring { source: forebay_queue::Error::CalledOff { .. }, .. })
+    }
+}
+
 /// Where a front listens, with the ports it got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
@@ -148,7 +157,8 @@ pub struct Running {
 /// Starts a front and returns once devices can connect.
 ///
 /// Metrics go to `registry`, one front a registry. The readiness of the admin server follows
-/// `shutdown`; ending the front is the caller's, by [`Running::drain`].
+/// `shutdown`; ending the front is the caller's, by [`Running::drain`]. A shutdown that begins while
+/// a ring is being made calls that off: [`StartError::is_called_off`].
 ///
 /// A ring that fails later ends the process: what it holds is decided by the next start.
 ///
@@ -173,7 +183,7 @@ pub fn start(
         .map_err(|source| StartError::Listen { address: config.listen.address, source })?;
     let (ingest, listener) = listener;
     let policy = policy(&config, registry)?;
-    let rings = open_rings(&config, &admin)?;
+    let rings = open_rings(&config, &admin, shutdown)?;
     let front = Arc::new(Front {
         devices: Devices::new(),
         tenants: Tenants::new(&config, rings.len()),
@@ -221,7 +231,13 @@ fn front_middles(config: &Config) -> String {
 /// It did not start.
 pub fn run(config: Config, registry: &Registry, shutdown: &Shutdown) -> Result<(), TierError> {
     let settings = config.shutdown.clone();
-    let running = start(config, registry, shutdown)?;
+    let running = match start(config, registry, shutdown) {
+        Err(error) if error.is_called_off() => {
+            ended_early("front", settings.message.as_deref(), shutdown, &error);
+            return Ok(());
+        }
+        started => started?,
+    };
     until_drained("front", &settings, shutdown, |timeout| Ok(running.drain(timeout).remains()))
 }
 
@@ -258,11 +274,20 @@ fn policy(config: &Config, registry: &Registry) -> Result<Policy, StartError> {
     })
 }
 
-fn open_rings(config: &Config, admin: &AdminServer) -> Result<Vec<Ring>, StartError> {
+fn open_rings(
+    config: &Config,
+    admin: &AdminServer,
+    shutdown: &Shutdown,
+) -> Result<Vec<Ring>, StartError> {
     let open = |(name, _): (String, String)| {
         let deed = if Ring::exists(&name, config) { "opening" } else { "making" };
         admin.busy(format!("{deed} the ring of partition {name}, {}", config.queue.capacity));
-        Ring::open(&name, config).map_err(|source| StartError::Ring { partition: name, source })
+        let watch = |making: Making| {
+            admin.progress(making.made_bytes, making.total_bytes);
+            shutdown.goes_on()
+        };
+        Ring::open(&name, config, watch)
+            .map_err(|source| StartError::Ring { partition: name, source })
     };
     config.uplink.middles().into_iter().map(open).collect()
 }

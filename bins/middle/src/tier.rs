@@ -20,9 +20,9 @@ use forebay_ops::{
     drain::{self, Drain, Remains, TokenSource},
     fatal,
     reload::ReloadError,
-    tier::{TierError, until_drained},
+    tier::{TierError, ended_early, until_drained},
 };
-use forebay_queue::{Options, Queue, ReaderStat, Seq as LogSeq};
+use forebay_queue::{Making, Options, Queue, ReaderStat, Seq as LogSeq};
 use forebay_wire::{feed::STORED_PREFIX_BYTES, frame, partition::map_hash};
 use prometheus::Registry;
 
@@ -92,6 +92,14 @@ pub enum StartError {
     Thread(std::io::Error),
 }
 
+impl StartError {
+    /// Whether it is no fault: the shutdown began while the log was being made.
+    #[must_use]
+    pub fn is_called_off(&self) -> bool {
+        matches!(self, Self::Queue { error: forebay_queue::Error::CalledOff { .. }, .. })
+    }
+}
+
 /// Where a middle listens, with the ports it got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
@@ -149,7 +157,13 @@ impl drain::Tier for Leaving {
 /// It did not start, or its log could not be closed.
 pub fn run(config: Config, registry: &Registry, shutdown: Shutdown) -> Result<(), TierError> {
     let settings = config.shutdown.clone();
-    let running = start(config, registry, shutdown.clone())?;
+    let running = match start(config, registry, shutdown.clone()) {
+        Err(error) if error.is_called_off() => {
+            ended_early("middle", settings.message.as_deref(), &shutdown, &error);
+            return Ok(());
+        }
+        started => started?,
+    };
     until_drained("middle", &settings, &shutdown, |timeout| {
         let drained = running.drain(timeout)?;
         for (consumer, bytes) in &drained.consumers_behind {
@@ -177,7 +191,8 @@ pub struct Running {
 
 /// Starts a middle: opens its log, finds out what is stored, and listens.
 ///
-/// Returns once it serves. Its threads end the process if the log fails.
+/// Returns once it serves. Its threads end the process if the log fails. A shutdown that begins
+/// while the log is being made calls that off: [`StartError::is_called_off`].
 ///
 /// # Errors
 /// [`StartError`]: nothing listens.
@@ -193,7 +208,7 @@ pub fn start(
     let drain = Drain::new(&config.shutdown, &shutdown);
     let counts = Arc::new(Counts::register(registry)?);
     let snapshot_metrics = SnapshotMetrics::register(registry)?;
-    let log = open_log(&config, &server)?;
+    let log = open_log(&config, &server, &shutdown)?;
     server.busy("finding out what is stored");
     let failed = |error| StartError::Queue { dir: config.queue.dir.clone(), error };
     let Recovered { dedup, snapshots, reader, running, complete } =
@@ -357,7 +372,11 @@ fn consumers_behind(log: &Queue, end: LogSeq) -> Vec<(String, u64)> {
     names.collect()
 }
 
-fn open_log(config: &Config, admin: &AdminServer) -> Result<Queue, StartError> {
+fn open_log(
+    config: &Config,
+    admin: &AdminServer,
+    shutdown: &Shutdown,
+) -> Result<Queue, StartError> {
     let dir = config.queue.dir.join(LOG_DIR);
     let deed = if dir.join("ring").exists() { "opening" } else { "making" };
     admin.busy(format!("{deed} the log, {}", config.queue.capacity));
@@ -371,7 +390,11 @@ fn open_log(config: &Config, admin: &AdminServer) -> Result<Queue, StartError> {
         any_filesystem: config.queue.any_filesystem,
         ..Options::default()
     };
-    let log = Queue::open_or_create(&dir, &options)
+    let watch = |making: Making| {
+        admin.progress(making.made_bytes, making.total_bytes);
+        shutdown.goes_on()
+    };
+    let log = Queue::open_or_create_with(&dir, &options, watch)
         .map_err(|error| StartError::Queue { dir: dir.clone(), error })?;
     let recovery = log.recovery();
     tracing::info!(

@@ -8,6 +8,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// The tier serves: `systemctl start` returns.
 pub fn ready() {
@@ -18,6 +19,11 @@ pub fn ready() {
 pub fn status(text: &str) {
     // A second line would be a second word.
     tell(&format!("STATUS={}", text.replace('\n', " ")));
+}
+
+/// The start, or the end, goes on: do not kill it within this time, whatever the unit's limit says.
+pub(crate) fn extend(within: Duration) {
+    tell(&format!("EXTEND_TIMEOUT_USEC={}", within.as_micros()));
 }
 
 /// The process is on its way out.

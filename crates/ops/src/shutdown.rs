@@ -4,6 +4,7 @@
 //! the next start.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,11 @@ impl Shutdown {
     /// Whether the drain has begun.
     pub fn is_draining(&self) -> bool {
         *self.state.seen_by_tasks.borrow() || self.lock().reason.is_some()
+    }
+
+    /// For long work that asks between its steps: `Break` once the drain has begun.
+    pub fn goes_on(&self) -> ControlFlow<()> {
+        if self.is_draining() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Why the drain has begun, if it has.
@@ -217,7 +223,9 @@ mod tests {
     #[test]
     fn waiting_after_the_drain_has_begun_returns_at_once() {
         let shutdown = Shutdown::new();
+        assert!(shutdown.goes_on().is_continue());
         shutdown.begin("test");
+        assert!(shutdown.goes_on().is_break());
         shutdown.wait();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {

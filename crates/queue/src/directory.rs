@@ -1,131 +1,27 @@
-//! The directory of a queue: making the file, locking it, refusing what cannot keep the promise.
+//! The directory of a queue: opening the file, locking it, refusing what cannot keep the promise.
 //!
-//! A ring is made under another name and renamed when it is complete, so that a crash on the way
-//! leaves nothing that looks like a queue. Nothing else is ever created, renamed or removed.
+//! How the file is made is in `creation.rs`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::fs::FlockOperation;
 
 use crate::QueueId;
 use crate::error::{Error, Result};
-use crate::format::{self, Geometry, SUPER_BYTES, SuperBlock};
+use crate::format::{self, SUPER_BYTES, SuperBlock};
 use crate::map::Mapping;
 use crate::memory::Memory;
-use crate::open::first_slots;
 use crate::options::{Durability, Options};
 
-/// The name under which a ring is made.
-const NEW_NAME: &str = "ring.new";
-/// Zeroes are written in pieces of this size, so that the file's extents hold data.
-const ZERO_BYTES: usize = 1 << 20;
 /// How long the lock of somebody who merely looks can be in the way: two system calls of a process
 /// that may have to wait for a processor between them.
 const LOOK_TIME_MAX: Duration = Duration::from_millis(200);
 /// Pause between two tries for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
-
-/// Makes a ring file; the directory too, if it is missing.
-pub(crate) fn create(dir: &Path, options: &Options) -> Result<()> {
-    let page_bytes = rustix::param::page_size().max(format::SLOT_BYTES) as u64;
-    let capacity = options.capacity_checked(page_bytes)?;
-    make(dir)?;
-    check_filesystem(dir, options)?;
-    let path = dir.join(format::FILE_NAME);
-    if path.try_exists().map_err(|error| Error::io("look for", &path, error))? {
-        return Err(Error::Exists { path });
-    }
-    let new_path = dir.join(NEW_NAME);
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(options.mode)
-        .open(&new_path)
-        .map_err(|error| Error::io("create", &new_path, error))?;
-    // What a crash left there is not a queue yet; somebody else who is making one holds the lock.
-    lock(&file, &new_path)?;
-    let block = SuperBlock { id: random_id(&new_path)?, capacity, page_bytes: page_bytes as u32 };
-    let made = fill(&file, &block, options).and_then(|()| {
-        rustix::fs::renameat_with(
-            rustix::fs::CWD,
-            &new_path,
-            rustix::fs::CWD,
-            &path,
-            rustix::fs::RenameFlags::NOREPLACE,
-        )?;
-        File::open(dir)?.sync_all()
-    });
-    // Not left to the close: a child that another thread is just starting holds a copy of the
-    // descriptor until it runs its program, and with it the lock that the open wants next.
-    let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
-    made.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Error::Exists { path: path.clone() },
-        _ => {
-            let _ = fs::remove_file(&new_path);
-            Error::io("create", &new_path, error)
-        }
-    })
-}
-
-/// Makes the directory and what is missing above it, durable as names: without that a power cut
-/// takes the ring with them. Every directory up to the root of the file system is synced, not only
-/// those made now, for a process that was killed here may have made some of them.
-fn make(dir: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)
-        .map_err(|error| Error::io("create directory", dir, error))?;
-    let device = |dir: &Path| fs::metadata(dir).map(|found| found.dev());
-    let synced = || {
-        let ring_device = device(dir)?;
-        for above in dir.ancestors().skip(1) {
-            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            if device(above)? != ring_device {
-                break;
-            }
-            match File::open(above) {
-                // One that may not even be listed was not made by us.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-                opened => opened?.sync_all()?,
-            }
-        }
-        Ok(())
-    };
-    synced().map_err(|error| Error::io("sync the directories above", dir, error))
-}
-
-/// Allocates every block, writes every byte, syncs, and leaves nothing in the page cache: what is
-/// cached from here may be in folios of 2 MiB, of which one stored byte makes a sync write all.
-fn fill(file: &File, block: &SuperBlock, options: &Options) -> io::Result<()> {
-    let len = block.file_bytes();
-    file.set_permissions(fs::Permissions::from_mode(options.mode))?;
-    file.set_len(0)?;
-    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)?;
-    let zeroes = vec![0; ZERO_BYTES.min(len as usize)];
-    let mut at = 0;
-    while at < len {
-        let piece = zeroes.len().min((len - at) as usize);
-        file.write_all_at(&zeroes[..piece], at)?;
-        at += piece as u64;
-    }
-    let geometry = Geometry::new(block);
-    for (place, slot) in first_slots().iter().enumerate() {
-        file.write_all_at(&slot.encode(), geometry.slot_offset(place) as u64)?;
-    }
-    file.sync_all()?;
-    // Last, and by itself: without it the file is not a queue.
-    file.write_all_at(&block.encode(), 0)?;
-    file.sync_all()?;
-    rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
-    Ok(())
-}
 
 /// Opens, locks, checks and maps the ring file.
 pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Memory, SuperBlock)> {
@@ -201,7 +97,7 @@ pub(crate) fn is_locked(file: &File, path: &Path) -> Result<bool> {
 }
 
 /// Refuses file systems on which a sync means less than the promise, unless told otherwise.
-fn check_filesystem(dir: &Path, options: &Options) -> Result<()> {
+pub(crate) fn check_filesystem(dir: &Path, options: &Options) -> Result<()> {
     if options.any_filesystem || options.durability == Durability::Process {
         return Ok(());
     }

@@ -59,6 +59,12 @@ pub enum Error {
         /// The ring file that was found.
         path: PathBuf,
     },
+    /// The queue was not made, because the owner called it off, and nothing of it is left. End.
+    #[error("making the queue was called off: {path}")]
+    CalledOff {
+        /// The ring file that there would have been.
+        path: PathBuf,
+    },
     /// The file is not a queue that this version can use; nothing in it was touched.
     #[error("{path} is not usable: {reason}")]
     Unsupported {

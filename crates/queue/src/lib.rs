@@ -13,7 +13,8 @@
 //! - *reclaimed*: every reader's commit is on the medium; its space may be reused.
 //!
 //! The code, from the medium upwards: `format.rs` (bytes), `map.rs` and `memory.rs` (where they
-//! lie), `log.rs` (walking over records), `recovery.rs` and `open.rs` (after a crash), `line.rs`
+//! lie), `creation.rs` and `directory.rs` (the file), `log.rs` (walking over records), `recovery.rs`
+//! and `open.rs` (after a crash), `line.rs`
 //! and `door.rs` (the order of producers), `ring.rs` (appending), `sync.rs` and `pace.rs` (onto the medium),
 //! `cursor.rs`, `reader.rs`, `tail.rs` (out again), `watch.rs` (waiting).
 //!
@@ -23,6 +24,7 @@
 //! `docs/storage-format.md`.
 
 mod crc;
+mod creation;
 mod cursor;
 mod directory;
 mod door;
@@ -54,6 +56,7 @@ pub mod testing;
 pub mod tools;
 mod watch;
 
+pub use creation::Making;
 pub use error::{Error, Result};
 pub use options::{Durability, Options};
 pub use queue::Queue;

@@ -1,5 +1,6 @@
 //! [`Queue`]: the handle of producers, from open to close.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,8 @@ use crossbeam::sync::Parker;
 use crate::faults::Faults;
 use crate::ring::{Ring, lock};
 use crate::{
-    Error, Options, QueueId, Reader, Recovery, Result, Seq, SeqSpan, Tail, directory, open,
+    Error, Making, Options, QueueId, Reader, Recovery, Result, Seq, SeqSpan, Tail, creation,
+    directory, open,
 };
 
 /// A crash-safe ring queue; a clone is another producer of the same queue.
@@ -72,8 +74,16 @@ impl Queue {
     /// # Ok::<(), forebay_queue::Error>(())
     /// ```
     pub fn create(dir: impl AsRef<Path>, options: &Options) -> Result<Queue> {
+        Self::create_with(dir.as_ref(), options, &mut |_| ControlFlow::Continue(()))
+    }
+
+    fn create_with(
+        dir: &Path,
+        options: &Options,
+        watch: &mut dyn FnMut(Making) -> ControlFlow<()>,
+    ) -> Result<Queue> {
         options.check()?;
-        directory::create(dir.as_ref(), options)?;
+        creation::create(dir, options, watch)?;
         Self::open(dir, options)
     }
 
@@ -119,8 +129,48 @@ impl Queue {
     /// # Ok::<(), forebay_queue::Error>(())
     /// ```
     pub fn open_or_create(dir: impl AsRef<Path>, options: &Options) -> Result<Queue> {
+        Self::open_or_create_with(dir, options, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Queue::open_or_create`], and while the queue is being made, `watch` is told how far that
+    /// has come and may call it off.
+    ///
+    /// It is asked on this thread, before the first byte, then whenever another 16 MiB are on the
+    /// medium, and last when all are. With `Break` nothing of the new queue is left.
+    ///
+    /// # Errors
+    /// - [`Error::CalledOff`]: `watch` said so.
+    /// - Others as for [`Queue::create`] and [`Queue::open`].
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use forebay_queue::{Error, Options, Queue};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let options = Options { any_filesystem: true, capacity_bytes: 1 << 18, ..Options::default() };
+    /// static ENDS: AtomicBool = AtomicBool::new(false); // set by a signal handler
+    /// let open = || {
+    ///     Queue::open_or_create_with(dir.path(), &options, |making| {
+    ///         println!("{} of {} bytes", making.made_bytes, making.total_bytes);
+    ///         match ENDS.load(Ordering::Relaxed) {
+    ///             true => ControlFlow::Break(()),
+    ///             false => ControlFlow::Continue(()),
+    ///         }
+    ///     })
+    /// };
+    /// ENDS.store(true, Ordering::Relaxed);
+    /// assert!(matches!(open(), Err(Error::CalledOff { .. })));
+    /// ENDS.store(false, Ordering::Relaxed);
+    /// open()?;
+    /// # Ok::<(), forebay_queue::Error>(())
+    /// ```
+    pub fn open_or_create_with(
+        dir: impl AsRef<Path>,
+        options: &Options,
+        mut watch: impl FnMut(Making) -> ControlFlow<()>,
+    ) -> Result<Queue> {
         match Self::open(dir.as_ref(), options) {
-            Err(Error::Missing { .. }) => Self::create(dir, options),
+            Err(Error::Missing { .. }) => Self::create_with(dir.as_ref(), options, &mut watch),
             other => other,
         }
     }

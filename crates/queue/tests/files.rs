@@ -3,9 +3,10 @@
 //! Method: real files. Cannot show here: full and failing disks, see the tests that mount their own.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_queue::{Durability, Error, Options, Queue, Seq};
 
@@ -79,6 +80,71 @@ fn a_creation_that_did_not_finish_is_begun_again() {
     assert!(!dir.path().join("ring.new").exists());
     let mode = fs::metadata(dir.path().join("ring")).expect("file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_creation_that_is_called_off_leaves_nothing_and_the_next_one_succeeds() {
+    let dir = tempfile::tempdir().expect("directory");
+    let large = Options { capacity_bytes: 20 << 20, ..options() };
+    let mut told = Vec::new();
+    let queue = Queue::open_or_create_with(dir.path(), &large, |making| {
+        told.push(making);
+        ControlFlow::Continue(())
+    });
+    let id = queue.expect("create").id();
+    let total = fs::metadata(dir.path().join("ring")).expect("file").len();
+    assert!(told.iter().all(|making| making.total_bytes == total), "{told:?}");
+    assert_eq!(told.last().map(|making| making.made_bytes), Some(total), "{told:?}");
+    let steps = told.windows(2).map(|two| two[1].made_bytes.checked_sub(two[0].made_bytes));
+    let steps: Vec<_> = steps.map(|step| step.expect("never back")).collect();
+    assert!(steps.iter().all(|step| *step <= 16 << 20), "asked too rarely: {steps:?}");
+
+    for nth in 1..=told.len() {
+        let dir = tempfile::tempdir().expect("directory");
+        let mut left = nth;
+        let made = Queue::open_or_create_with(dir.path(), &large, |_| {
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(made, Err(Error::CalledOff { .. })), "question {nth}: {made:?}");
+        assert_eq!(fs::read_dir(dir.path()).expect("directory").count(), 0, "question {nth}");
+        Queue::open_or_create(dir.path(), &options()).expect("begun anew");
+    }
+    // What there is already is opened, whatever the watch would say.
+    let again = Queue::open_or_create_with(dir.path(), &large, |_| ControlFlow::Break(()));
+    assert_eq!(again.expect("open").id(), id);
+}
+
+/// Once whoever had waited for the lock on `ring.new` made his ring of it, although it had meanwhile
+/// been renamed to somebody else's queue.
+#[test]
+fn a_queue_that_was_finished_while_another_maker_waited_is_not_made_again() {
+    let dir = tempfile::tempdir().expect("directory");
+    let home = tempfile::tempdir().expect("directory");
+    drop(Queue::create(home.path(), &options()).expect("create"));
+    let new_path = dir.path().join("ring.new");
+    fs::rename(home.path().join("ring"), &new_path).expect("one file system");
+    let (first, path) = (fs::File::open(&new_path).expect("file"), dir.path().join("ring"));
+    let whole = fs::read(&new_path).expect("file");
+    first.lock().expect("nobody has it");
+    let holders = || {
+        let descriptors = fs::read_dir("/proc/self/fd").expect("Linux").flatten();
+        descriptors.filter(|one| fs::read_link(one.path()).is_ok_and(|to| to == new_path)).count()
+    };
+    assert_eq!(holders(), 1);
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| Queue::create(dir.path(), &options()));
+        let end = Instant::now() + SOON;
+        while holders() < 2 && !second.is_finished() {
+            assert!(Instant::now() < end, "the second maker does not come");
+            std::thread::yield_now();
+        }
+        fs::rename(&new_path, &path).expect("it is ours");
+        first.unlock().expect("it is ours");
+        let refused = second.join().expect("no panic");
+        assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
+    });
+    assert!(fs::read(&path).expect("file") == whole, "made again");
 }
 
 #[test]
@@ -222,14 +288,14 @@ fn an_idle_queue_causes_no_wake_up() {
         sum
     };
     // Other tests of this process have queues too: this one is proven by any quiet half second.
-    let deadline = std::time::Instant::now() + SOON;
+    let deadline = Instant::now() + SOON;
     loop {
         let before = wakeups();
         std::thread::sleep(Duration::from_millis(500));
         if wakeups() == before {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "the sync thread never rests");
+        assert!(Instant::now() < deadline, "the sync thread never rests");
     }
     queue.append(0, b"y").expect("append");
     assert!(reader.wait(SOON), "and it still wakes up");

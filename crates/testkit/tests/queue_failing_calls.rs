@@ -26,7 +26,7 @@ const DIR: &str = "FOREBAY_FAILING_DIR";
 const PANICKED: i32 = 101;
 
 /// Number, name, and what it may say, of the calls that are made to fail.
-const CALLS: [(u64, &str, Errno); 14] = [
+const CALLS: [(u64, &str, Errno); 15] = [
     (1, "write", Errno::EIO),
     (17, "pread64", Errno::EIO),
     (18, "pwrite64", Errno::ENOSPC),
@@ -34,6 +34,7 @@ const CALLS: [(u64, &str, Errno); 14] = [
     (28, "madvise", Errno::EIO),
     (73, "flock", Errno::EWOULDBLOCK),
     (74, "fsync", Errno::EIO),
+    (75, "fdatasync", Errno::EIO),
     (77, "ftruncate", Errno::EIO),
     (83, "mkdir", Errno::ENOSPC),
     (91, "fchmod", Errno::EPERM),
@@ -183,8 +184,17 @@ fn whichever_call_fails_the_queue_says_so_and_keeps_what_it_acknowledged() {
         assert!(missing.is_empty(), "call {nth}, {name}: {missing:?} acknowledged, not there");
     }
     println!("made to fail: {names:?}");
-    let least =
-        ["fallocate", "flock", "fsync", "madvise", "msync", "openat", "pwrite64", "renameat2"];
+    let least = [
+        "fallocate",
+        "fdatasync",
+        "flock",
+        "fsync",
+        "madvise",
+        "msync",
+        "openat",
+        "pwrite64",
+        "renameat2",
+    ];
     for name in least {
         assert!(names.contains_key(name), "{name} was never made to fail");
     }

@@ -32,6 +32,11 @@ use crate::Shutdown;
 use crate::drain::{Drain, Phase, TokenSource};
 use routes::Content;
 
+/// Between two lines of the log about one piece of work.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// Asked of systemd with each of them: a start that moves is not killed for being long.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(120);
+
 type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 type Status = Arc<dyn Fn() -> Value + Send + Sync>;
 /// The parameters behind the question mark, by name.
@@ -204,8 +209,24 @@ pub struct AdminServer {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     shared: Arc<RwLock<Arc<Content>>>,
-    busy: Arc<Mutex<Option<(String, Instant)>>>,
+    busy: Arc<Mutex<Option<Busy>>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a start is busy with.
+struct Busy {
+    what: String,
+    since: Instant,
+    percent: Option<u64>,
+    /// When the log was last told.
+    told: Instant,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        self.percent.map_or(Ok(()), |percent| write!(f, ": {percent} %"))
+    }
 }
 
 impl AdminServer {
@@ -219,11 +240,11 @@ impl AdminServer {
         shutdown: &Shutdown,
     ) -> Result<AdminServer, AdminError> {
         let mut admin = Admin::new(registry, shutdown);
-        let busy: Arc<Mutex<Option<(String, Instant)>>> = Arc::default();
+        let busy: Arc<Mutex<Option<Busy>>> = Arc::default();
         let shown = Arc::clone(&busy);
         admin.ready("started", move || {
             Err(match &*shown.lock().unwrap_or_else(PoisonError::into_inner) {
-                Some((what, since)) => format!("{what}, for {:.1?} by now", since.elapsed()),
+                Some(busy) => format!("{busy}, for {:.1?} by now", busy.since.elapsed()),
                 None => "starting".to_owned(),
             })
         });
@@ -237,7 +258,27 @@ impl AdminServer {
         let what = what.into();
         tracing::info!("{what}");
         crate::notify::status(&what);
-        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = Some((what, Instant::now()));
+        let now = Instant::now();
+        let busy = Busy { what, since: now, percent: None, told: now };
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = Some(busy);
+    }
+
+    /// Says how much of what the start is [`busy`](Self::busy) with is done: in `/readyz` and to
+    /// systemd each percent, in the log every ten seconds. As long as this is called, systemd waits
+    /// beyond its TimeoutStartSec.
+    pub fn progress(&self, done: u64, total: u64) {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(busy) = &mut *busy else { return };
+        let percent = Some((u128::from(done) * 100 / u128::from(total.max(1))) as u64);
+        if busy.percent != percent {
+            busy.percent = percent;
+            crate::notify::status(&busy.to_string());
+        }
+        if busy.told.elapsed() >= PROGRESS_EVERY {
+            busy.told = Instant::now();
+            crate::notify::extend(PROGRESS_WITHIN);
+            tracing::info!("{busy}");
+        }
     }
 
     /// Answers with `admin` from now on.

@@ -120,6 +120,9 @@ fn a_tier_that_starts_is_healthy_and_says_what_it_is_busy_with() {
     server.busy("making the ring of partition 0");
     let (status, body) = ask(address, "/readyz");
     assert!(status.contains("503") && body.contains("making the ring"), "{body}");
+    server.progress(3 << 30, 8 << 30);
+    let (_, body) = ask(address, "/readyz");
+    assert!(body.contains("making the ring of partition 0: 37 %, for "), "{body}");
     assert!(ask(address, "/status").0.contains("404"));
     let mut admin = Admin::new(&registry, &shutdown);
     admin.status("/status", || json!({"here": true}));

@@ -44,11 +44,28 @@ pub fn tell(configured: Option<&Path>, left: &[(&str, Remains)], took: Duration)
             );
         }
     }
+    let ended = if complete { "drained" } else { "with something left" };
+    leave(configured, ended, &tiers, took);
+}
+
+/// Says in the termination message that the process was asked to end before it served.
+///
+/// Nothing is said of what is left: that is known to nobody who has not opened the queues.
+pub(crate) fn tell_early(configured: Option<&Path>, took: Duration) {
+    leave(configured, "before it served", &serde_json::Map::new(), took);
+}
+
+fn leave(
+    configured: Option<&Path>,
+    ended: &str,
+    left: &serde_json::Map<String, serde_json::Value>,
+    took: Duration,
+) {
     let Some(path) = file(configured) else { return };
     let message = json!({
-        "ended": if complete { "drained" } else { "with something left" },
+        "ended": ended,
         "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        "left": tiers,
+        "left": left,
     });
     if let Err(error) = write(&path, &message.to_string()) {
         tracing::warn!(path = %path.display(), %error, "the termination message cannot be written");

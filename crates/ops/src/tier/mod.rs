@@ -5,8 +5,9 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -97,6 +98,17 @@ pub fn until_drained(
     let left = drain(settings.timeout.get())?;
     drain::tell(settings.message.as_deref(), &[(name, left)], began.elapsed());
     Ok(())
+}
+
+/// Tells that a tier was asked to end before it served, which is no fault; `reason` says what it was
+/// at. The work of [`run`] returns `Ok` then.
+///
+/// `message` is the file of the termination message, as configured.
+pub fn ended_early(name: &str, message: Option<&Path>, shutdown: &Shutdown, reason: &dyn Display) {
+    notify::stopping();
+    let took = shutdown.since().unwrap_or_default();
+    tracing::info!(tier = name, %reason, ?took, "ended before it served; the next start begins anew");
+    drain::tell_early(message, took);
 }
 
 /// The arguments, or the exit code once help, version or a fault has been printed.
