@@ -93,6 +93,65 @@ fn every_runbook_belongs_to_an_alert_and_says_what_to_do() {
     none("docs/runbooks", &faults);
 }
 
+/// Whoever greps a log at night for a word that no line has takes it that all is well.
+#[test]
+fn what_a_runbook_looks_for_in_a_log_is_said_by_a_tier() {
+    let lines = log_lines();
+    assert!(lines.len() > 100, "only {} calls found", lines.len());
+    let (mut faults, mut asked) = (Vec::new(), 0);
+    for page in fs::read_dir(root().join("docs/runbooks")).expect("runbooks").flatten() {
+        let text = fs::read_to_string(page.path()).expect("a text");
+        for line in text.lines().filter(|line| line.contains("kubectl logs")) {
+            for word in searched(line) {
+                asked += 1;
+                if !lines.iter().any(|said| said.contains(&word)) {
+                    faults.push(format!("{}: nothing says `{word}`", page.path().display()));
+                }
+            }
+        }
+    }
+    assert!(asked >= 10, "only {asked} words found");
+    none("docs/runbooks", &faults);
+    let words = searched("$ kubectl logs x | grep -i -e 'set aside' -e loss");
+    assert_eq!(words, ["set aside", "loss"]);
+    assert!(!lines.iter().any(|said| said.contains("nothing says this")));
+}
+
+/// What a line of a runbook gives to grep, in lower case.
+fn searched(line: &str) -> Vec<String> {
+    let Some((_, arguments)) = line.split_once("| grep ") else { return Vec::new() };
+    // Odd pieces stand between quotes.
+    let pieces = arguments.split('\'').enumerate().flat_map(|(number, piece)| {
+        let quoted = number % 2 == 1;
+        if quoted { vec![piece] } else { piece.split_whitespace().collect() }
+    });
+    pieces.filter(|word| !word.starts_with('-')).map(str::to_lowercase).collect()
+}
+
+/// All calls of the tiers that write a log line, each as its source and the file it is in (which a
+/// line of JSON has as its target), in lower case.
+fn log_lines() -> Vec<String> {
+    let mut lines = Vec::new();
+    let parts = ["bins", "crates/link/src", "crates/ops/src"];
+    let mut folders: Vec<_> = parts.map(|part| root().join(part)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("tests") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = fs::read_to_string(&path).expect("a source");
+                let file = path.strip_prefix(root()).expect("below it").display();
+                for call in text.split("tracing::").skip(1) {
+                    let call = call.split(";\n").next().unwrap_or_default();
+                    lines.push(format!("{file} {call}").to_lowercase());
+                }
+            }
+        }
+    }
+    lines
+}
+
 #[test]
 fn every_metric_of_an_alert_exists() {
     let Some(alerts) = alerts() else { return };
