@@ -3,7 +3,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Ok(told) => told,
             Err(error) => {
                 away = true;
-                json!({ "error": error.to_string() })
+                json!({ "error": format!("{error:#}") })
             }
         };
         found |= told["message"]["found"] == true;
@@ -74,7 +74,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// What one tier tells.
 fn tier(port: &Port, options: &Options) -> Result<Value> {
-    let metrics = admin::get(&port.address, "/metrics", ANSWER_WITHIN)?;
+    let metrics = admin::get(&port.address, "/metrics", ANSWER_WITHIN)
+        .with_context(|| format!("nothing answers at {}", port.address))?;
     ensure!(metrics.code == 200, "/metrics says {}", metrics.code);
     let page = Page::of(metrics.body);
     let mut told = json!({ "oldest": ages(&page, &port.address)? });

@@ -63,7 +63,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let now: Vec<Look> = ports.iter().map(look).collect();
         let mut tiers = Map::new();
         for ((port, before), now) in ports.iter().zip(&before).zip(&now) {
-            tiers.insert(port.name.clone(), figures(before, now));
+            let mut told = figures(before, now);
+            told["address"] = port.address.as_str().into();
+            tiers.insert(port.name.clone(), told);
         }
         let mut out = io::stdout().lock();
         if options.json {
@@ -103,7 +105,7 @@ fn figures(before: &Look, now: &Look) -> Value {
             json!({
                 "connections": connections,
                 "messages_per_second": rate("forebay_front_messages_total"),
-                "bytes_per_second": rate("forebay_front_bytes_total"),
+                "bytes_per_second": rate("forebay_front_message_bytes_total"),
                 "ack_p50_us": ack(0.5),
                 "ack_p99_us": ack(0.99),
                 "queue_entries": sum("forebay_front_queue_entries"),
@@ -187,7 +189,8 @@ fn shown(tiers: &Map<String, Value>) -> String {
     let age = |value: &Value| format!("{:.1} s", value.as_f64().unwrap_or(0.0));
     for (name, told) in tiers {
         if told["up"] != true {
-            text.push_str(&format!("{name}: does not answer\n"));
+            let address = told["address"].as_str().unwrap_or_default();
+            text.push_str(&format!("{name}: nothing answers at {address}\n"));
         }
         if let Some(front) = told.get("front") {
             text.push_str(&format!(
@@ -244,10 +247,12 @@ mod tests {
     use super::*;
 
     const BEFORE: &str = "forebay_front_connections 2\nforebay_front_messages_total 100\n\
+        forebay_front_message_bytes_total 1000\n\
         forebay_front_ack_seconds_bucket{le=\"0.001\"} 100\n\
         forebay_front_ack_seconds_bucket{le=\"0.002\"} 100\n\
         forebay_front_ack_seconds_bucket{le=\"+Inf\"} 100\n";
     const NOW: &str = "forebay_front_connections 3\nforebay_front_messages_total 300\n\
+        forebay_front_message_bytes_total 9000\n\
         forebay_front_queue_oldest_age_seconds{partition=\"a\"} 1.5\n\
         forebay_front_queue_oldest_age_seconds{partition=\"b\"} 7\n\
         forebay_front_ack_seconds_bucket{le=\"0.001\"} 110\n\
@@ -265,6 +270,7 @@ mod tests {
         let told = figures(&before, &now);
         let front = &told["front"];
         assert_eq!(front["messages_per_second"], 100.0);
+        assert_eq!(front["bytes_per_second"], 4000.0);
         assert_eq!((&front["ack_p50_us"], &front["oldest_seconds"]), (&2000.into(), &7.0.into()));
         let shown = shown(&Map::from_iter([("front".to_owned(), told)]));
         assert!(shown.contains("3 devices, 100 msg/s"), "{shown}");

@@ -91,6 +91,29 @@ fn a_tier_registers_under_its_own_name() {
     none("metrics", faults);
 }
 
+/// `forebay top` once asked for a metric that had been renamed, and showed nothing.
+#[test]
+fn what_the_command_reads_off_a_tier_is_registered() {
+    let registered = registered();
+    let (mut faults, mut asked) = (Vec::new(), 0);
+    for (path, source) in workspace::sources() {
+        if !path.starts_with("bins/forebay/src/") {
+            continue;
+        }
+        let code = code(without_tests(&path, &source), Strings::Keep);
+        for (at, _) in code.match_indices("\"forebay_") {
+            let name = code[at + 1..].split('"').next().unwrap_or_default();
+            let of_tier = TIERS[..3].iter().any(|(_, prefix, _)| name.starts_with(prefix));
+            asked += usize::from(of_tier);
+            if of_tier && !registered.contains_key(name) {
+                faults.push(format!("{path} reads {name}, which nobody registers"));
+            }
+        }
+    }
+    assert!(asked > 15, "only {asked} names found");
+    none("metrics that are read", faults);
+}
+
 fn registered() -> BTreeMap<String, Metric> {
     let mut found: BTreeMap<String, Metric> = BTreeMap::new();
     for (path, source) in workspace::sources() {
