@@ -177,7 +177,7 @@ pub fn start(
     warn(&config);
     // First of all: making a ring takes a while, and whoever watches wants to know.
     let admin = AdminServer::starting(config.admin.address, registry, shutdown)?;
-    let drain = Drain::new(&config.shutdown, shutdown);
+    let drain = Drain::new("front", &config.shutdown, shutdown);
     let listener = acceptor::bind(&config.listen)
         .and_then(|listener| Ok((listener.local_addr()?, listener)))
         .map_err(|source| StartError::Listen { address: config.listen.address, source })?;

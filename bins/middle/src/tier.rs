@@ -205,7 +205,7 @@ pub fn start(
     let links = Links::new(&config, &Metrics::new(registry))?;
     // First of all: making a log takes a while, and whoever watches wants to know.
     let server = AdminServer::starting(config.admin.address, registry, &shutdown)?;
-    let drain = Drain::new(&config.shutdown, &shutdown);
+    let drain = Drain::new("middle", &config.shutdown, &shutdown);
     let counts = Arc::new(Counts::register(registry)?);
     let snapshot_metrics = SnapshotMetrics::register(registry)?;
     let log = open_log(&config, &server, &shutdown)?;

@@ -228,7 +228,7 @@ fn start_all(
 ) -> Result<Running, StartError> {
     // First of all: whoever watches wants to know what a long start is busy with.
     let server = AdminServer::starting(config.admin.address, registry, &shutdown)?;
-    let drain = Drain::new(&config.shutdown, &shutdown);
+    let drain = Drain::new("storage", &config.shutdown, &shutdown);
     let mut admin = Admin::new(registry, &shutdown);
     admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
     server.busy("looking at the lake");

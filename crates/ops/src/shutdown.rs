@@ -72,6 +72,7 @@ impl Shutdown {
                     tracing::warn!(signal = name, "ending at once, the next start recovers");
                     std::process::exit(128 + number);
                 }
+                tracing::info!(signal = name, "draining");
                 told.begin(name);
             }
         })?;
@@ -79,14 +80,13 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Starts the drain; `reason` goes to the log and to `/readyz`. Later calls change nothing.
+    /// Starts the drain; `reason` goes to `/readyz`. Later calls change nothing.
     pub fn begin(&self, reason: &str) {
         let hooks = {
             let mut draining = self.lock();
             if draining.reason.is_some() {
                 return;
             }
-            tracing::info!(reason, "draining");
             draining.reason = Some(reason.to_owned());
             draining.since = Some(Instant::now());
             std::mem::take(&mut draining.hooks)

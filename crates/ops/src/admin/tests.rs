@@ -165,7 +165,7 @@ fn a_drain_takes_the_token_and_nothing_else() {
         settle: Some(crate::Duration::from_secs(0)),
         ..crate::drain::ShutdownSettings::default()
     };
-    let drain = Drain::new(&settings, &shutdown);
+    let drain = Drain::new("test", &settings, &shutdown);
     drain.attach(Arc::new(Idle));
     let mut admin = Admin::new(&registry, &shutdown);
     admin.drain(&drain, TokenSource::new(Some(&file)));

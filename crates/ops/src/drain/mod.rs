@@ -80,6 +80,7 @@ pub struct Drain {
 }
 
 struct Inner {
+    name: &'static str,
     settings: ShutdownSettings,
     shutdown: Shutdown,
     start: Instant,
@@ -97,10 +98,11 @@ struct State {
 }
 
 impl Drain {
-    /// Of a tier that is starting; nothing can be drained before [`Self::attach`].
+    /// Of the tier `name` that is starting; nothing can be drained before [`Self::attach`].
     #[must_use]
-    pub fn new(settings: &ShutdownSettings, shutdown: &Shutdown) -> Self {
+    pub fn new(name: &'static str, settings: &ShutdownSettings, shutdown: &Shutdown) -> Self {
         let inner = Inner {
+            name,
             settings: settings.clone(),
             shutdown: shutdown.clone(),
             start: Instant::now(),
@@ -156,7 +158,8 @@ impl Drain {
         let was = state.machine.phase();
         state.machine.cancel(now)?;
         if was != Phase::Serving {
-            tracing::info!(phase = was.as_str(), "the drain is called off, the tier serves again");
+            let (tier, phase) = (self.inner.name, was.as_str());
+            tracing::info!(tier, phase, "the drain is called off, the tier serves again");
         }
         if was >= Phase::Closing
             && let Some(tier) = &state.tier
@@ -247,8 +250,15 @@ impl Drain {
             let now = self.inner.start.elapsed();
             if let Some(entered) = state.machine.step(now, &remains) {
                 let Remains { connections, entries, bytes } = remains;
-                let phase = entered.as_str();
-                tracing::info!(phase, connections, entries, bytes, "the drain goes on");
+                let (name, phase) = (self.inner.name, entered.as_str());
+                tracing::info!(
+                    tier = name,
+                    phase,
+                    connections,
+                    entries,
+                    bytes,
+                    "the drain goes on"
+                );
                 if entered == Phase::Closing {
                     // Under the lock: a cancel that comes now opens what was closed here.
                     tier.close();

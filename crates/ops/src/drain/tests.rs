@@ -32,7 +32,8 @@ impl Tier for Counting {
 fn drain(settle: Option<u64>) -> (Drain, Arc<Counting>) {
     let settle = settle.map(Duration::from_millis);
     let settings = ShutdownSettings { settle, ..ShutdownSettings::default() };
-    let (drain, tier) = (Drain::new(&settings, &Shutdown::new()), Arc::new(Counting::default()));
+    let (drain, tier) =
+        (Drain::new("test", &settings, &Shutdown::new()), Arc::new(Counting::default()));
     drain.attach(tier.clone());
     (drain, tier)
 }
@@ -91,7 +92,7 @@ fn a_tier_settles_only_while_somebody_asks_whether_it_is_ready() {
 
 #[test]
 fn a_tier_that_has_not_started_cannot_be_drained_but_can_end() {
-    let drain = Drain::new(&ShutdownSettings::default(), &Shutdown::new());
+    let drain = Drain::new("test", &ShutdownSettings::default(), &Shutdown::new());
     assert!(drain.begin().is_err());
     assert!(drain.end(DEADLINE).is_nothing());
 }
