@@ -7,8 +7,8 @@ use clap::{Arg, Command, CommandFactory as _};
 const HEAD: &str = "# The `forebay` command
 
 Every subcommand with its arguments, as `forebay help` tells them. Exit codes: 0 done, 1 it could
-not be done, 65 stored bytes are damaged, 75 somebody has the queue open or a deadline passed, 77 a
-token was refused, 78 the configuration is at fault.
+not be done, 2 the arguments are at fault, 65 stored bytes are damaged, 75 somebody has the queue open
+or a deadline passed, 77 a token was refused, 78 the configuration is at fault.
 
 This page is written from the code: `UPDATE_DOCS=1 cargo test -p forebay page`.
 ";
