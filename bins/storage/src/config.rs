@@ -6,6 +6,7 @@ mod postgres;
 mod redis;
 mod registry;
 mod remote_write;
+mod tls;
 
 pub use self::clickhouse::{Clickhouse, Partition, Retention};
 pub use self::lake::{Compaction, Lake, LakeRetention};
@@ -13,6 +14,7 @@ pub use self::postgres::Postgres;
 pub use self::redis::Redis;
 pub use self::registry::{Registry, RegistryTable};
 pub use remote_write::RemoteWrite;
+pub use tls::Exposure;
 
 use std::{
     collections::BTreeMap,
@@ -277,6 +279,29 @@ impl Config {
     pub fn anonymous(&self) -> bool {
         let local = self.http.address.ip().is_loopback();
         self.http.allow_anonymous || (local && !self.auth.has_sources())
+    }
+
+    /// What crosses the network to stores unprotected, though the settings hold.
+    #[must_use]
+    pub fn exposures(&self) -> Vec<Exposure> {
+        let mut found = Vec::new();
+        let (clickhouse, redis) = (&self.clickhouse, &self.redis);
+        let remote_write = &self.remote_write;
+        found.extend(clickhouse.enabled.then(|| clickhouse.exposure()).flatten());
+        found.extend(remote_write.enabled.then(|| remote_write.exposure()).flatten());
+        found.extend(redis.enabled.then(|| redis.exposure()).flatten());
+        #[cfg(feature = "postgres")]
+        {
+            let (postgres, table) = (&self.postgres, &self.registry.table);
+            let of = |section, enabled: bool, url: &str, file: bool, tls| {
+                enabled.then(|| tls::postgres::exposure(section, url, file, tls)).flatten()
+            };
+            let file = postgres.password_file.is_some();
+            found.extend(of("postgres", postgres.enabled, &postgres.url, file, &postgres.tls));
+            let file = table.password_file.is_some();
+            found.extend(of("registry.table", table.enabled, &table.url, file, &table.tls));
+        }
+        found
     }
 }
 

@@ -21,6 +21,8 @@
 pub mod clickhouse;
 pub mod config;
 pub mod dead;
+#[cfg(any(feature = "redis", feature = "remote-write"))]
+mod dial;
 pub mod feed;
 mod feed_link;
 pub mod http;

@@ -22,7 +22,7 @@ use prometheus::Registry;
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Exposure},
     feed::Middle,
     feed_link::FeedLink,
     http::{Access, App, Limits, Server, Status, TierPoll},
@@ -220,6 +220,23 @@ pub fn start(
     started
 }
 
+/// Says what a human should know of a configuration that holds nevertheless.
+fn warn(config: &Config) {
+    for exposure in config.exposures() {
+        match exposure {
+            Exposure::Password { section, host } => tracing::warn!(
+                section,
+                host,
+                "a password crosses the network in the clear: the store is not spoken to over TLS"
+            ),
+            Exposure::Anybody { section } => tracing::warn!(
+                section,
+                "anybody who is reached may answer as the store: tls.mode is require"
+            ),
+        }
+    }
+}
+
 fn start_all(
     config: Config,
     registry: &Registry,
@@ -231,6 +248,7 @@ fn start_all(
     let drain = Drain::new("storage", &config.shutdown, &shutdown);
     let mut admin = Admin::new(registry, &shutdown);
     admin.drain(&drain, TokenSource::new(config.admin.token_file.as_deref()));
+    warn(&config);
     server.busy("looking at the lake");
     let link = FeedLink::open(&config.feed, &Metrics::new(registry))?;
     let lake = open_lake(&config)?;

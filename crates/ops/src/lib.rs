@@ -9,7 +9,7 @@
 //! | a configuration struct | [`config::Validate`], [`ByteSize`], [`Duration`] |
 //! | metrics | [`Metrics`] over the registry that was passed in |
 //! | files that change while it runs | [`reload::Watched`] |
-//! | TLS of ports and links | [`tls::TlsServer`], [`tls::TlsClient`] |
+//! | TLS of ports, links and stores | [`tls::TlsServer`], [`tls::TlsClient`], [`tls::StoreTls`] |
 //! | `/healthz /readyz /metrics` | [`admin::Admin`] |
 //! | the end of a tier, scale-in | [`drain::Drain`], [`Shutdown`] |
 //! | systemd, if it started us | [`notify`] |

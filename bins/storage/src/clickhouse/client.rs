@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use bytes::Bytes;
 use clickhouse::{Client, error::Error};
 
-use super::{Schema, outcome};
+use super::{Schema, connector, outcome};
 use crate::{config::Clickhouse, sink::Outcome};
 
 /// A block goes out in pieces of this size, each with a deadline of its own.
@@ -46,7 +46,12 @@ impl Store {
     /// # Errors
     /// [`Outcome::Misconfigured`]: there is no password where one should be.
     pub(super) fn new(settings: &Clickhouse) -> Result<Self, Outcome> {
-        let mut client = Client::default()
+        let client = if settings.speaks_tls() {
+            connector::client(&settings.tls)
+        } else {
+            Client::default()
+        };
+        let mut client = client
             .with_url(&settings.url)
             .with_user(&settings.user)
             .with_product_info("forebay", env!("CARGO_PKG_VERSION"));

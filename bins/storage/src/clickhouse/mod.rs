@@ -15,6 +15,8 @@
 #[cfg(feature = "clickhouse")]
 mod client;
 #[cfg(feature = "clickhouse")]
+mod connector;
+#[cfg(feature = "clickhouse")]
 mod encode;
 #[cfg(feature = "clickhouse")]
 mod ledger;

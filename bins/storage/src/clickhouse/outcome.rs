@@ -1,6 +1,7 @@
 //! What an answer of the server means for a block: again, never this row, or not before a human.
 
 use clickhouse::error::Error;
+use forebay_ops::tls::store_refusal;
 
 use crate::sink::Outcome;
 
@@ -15,6 +16,9 @@ const MISCONFIGURED: &[u32] =
 
 /// What an error means.
 pub(super) fn of(error: &Error) -> Outcome {
+    if let Some(reason) = store_refusal(error) {
+        return Outcome::Misconfigured(format!("ClickHouse: {reason}"));
+    }
     match error {
         Error::BadResponse(text) => of_text(text),
         // Our own request cannot be made: an address that is none, TLS that is not there.

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, tls::StoreTls};
 use serde::{Deserialize, Serialize};
 
-use super::{BUFFER_MIN, Flush, NAME, is_name};
+use super::{BUFFER_MIN, Flush, NAME, is_name, tls};
 
 /// 50 years.
 const RETENTION_SECONDS_MAX: u64 = 438_000 * 3600;
@@ -16,9 +16,10 @@ const RETENTION_SECONDS_MAX: u64 = 438_000 * 3600;
 pub struct Clickhouse {
     /// Whether rows are stored there.
     pub enabled: bool,
-    /// Its HTTP interface, `http://host:port`. Across a network that is not private, put a proxy
-    /// that speaks TLS beside the storage tier.
+    /// Its HTTP interface, `http://host:port`, or `https://host:port` over TLS.
     pub url: String,
+    /// TLS to the server, for an `https://` address.
+    pub tls: StoreTls,
     /// Database of the tables; made if it is not there.
     pub database: String,
     /// What the names of the tables begin with.
@@ -58,6 +59,7 @@ impl Default for Clickhouse {
         Self {
             enabled: false,
             url: "http://127.0.0.1:8123".to_owned(),
+            tls: StoreTls::default(),
             database: "forebay".to_owned(),
             prefix: String::new(),
             user: "default".to_owned(),
@@ -84,6 +86,23 @@ impl Default for Clickhouse {
             retention: Retention::default(),
             cluster: None,
         }
+    }
+}
+
+/// Of a URL: without TLS, and over it.
+const SCHEMES: [&str; 2] = ["http://", "https://"];
+
+impl Clickhouse {
+    /// Whether it is spoken to over TLS.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        self.url.starts_with(SCHEMES[1])
+    }
+
+    pub(super) fn exposure(&self) -> Option<tls::Exposure> {
+        let has_password = self.password_file.is_some() || self.password_env.is_some();
+        let of = tls::Reached { section: "clickhouse", has_password, tls: &self.tls };
+        of.at_url(&self.url, SCHEMES)
     }
 }
 
@@ -115,11 +134,12 @@ pub struct Retention {
 
 impl Validate for Clickhouse {
     fn validate(&self, faults: &mut Faults) {
-        let host = self.url.strip_prefix("http://");
+        let host = tls::address(&self.url, SCHEMES);
         let plain =
             |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '?' | '#' | '@');
         let good = host.is_some_and(|host| !host.is_empty() && host.chars().all(plain));
-        faults.check(good, "url", "must be http://host:port");
+        faults.check(good, "url", "must be http://host:port or https://host:port");
+        tls::validate(faults, &self.url, SCHEMES, &self.tls);
         const WORD: &str = "must be 1 to 64 of A-Z a-z 0-9 _ and begin with none of 0-9";
         faults.check(is_word(&self.database), "database", WORD);
         faults.check(self.prefix.is_empty() || is_word(&self.prefix), "prefix", WORD);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, tls::StoreTls};
 use serde::{Deserialize, Serialize};
 
 use super::{BUFFER_MIN, Flush, NAME, POSITIVE, is_name};
@@ -13,8 +13,11 @@ use super::{BUFFER_MIN, Flush, NAME, POSITIVE, is_name};
 pub struct Postgres {
     /// Whether rows are stored there.
     pub enabled: bool,
-    /// How to connect, in the form of libpq: `host=.. port=.. user=.. dbname=..`, or a URL.
+    /// How to connect, in the form of libpq: `host=.. port=.. user=.. dbname=..`, or a URL. TLS is
+    /// spoken with `sslmode=require`, or where anything is set below `tls`.
     pub url: String,
+    /// TLS to the server.
+    pub tls: StoreTls,
     /// A file that holds the password; read at each connect.
     pub password_file: Option<PathBuf>,
     /// The database schema that holds our tables; made if it is not there.
@@ -39,6 +42,7 @@ impl Default for Postgres {
         Self {
             enabled: false,
             url: "host=127.0.0.1 user=forebay dbname=forebay".to_owned(),
+            tls: StoreTls::default(),
             password_file: None,
             schema: "forebay".to_owned(),
             keep: None,
@@ -60,6 +64,8 @@ impl Validate for Postgres {
         }
         faults.check(cfg!(feature = "postgres"), "enabled", "this build has no PostgreSQL");
         faults.check(!self.url.is_empty(), "url", "must say where the server is");
+        #[cfg(feature = "postgres")]
+        super::tls::postgres::validate(faults, &self.url, &self.tls);
         faults.check(is_identifier(&self.schema), "schema", IDENTIFIER);
         let day = |keep: &Duration| keep.as_millis() >= 86_400_000;
         faults.check(self.keep.as_ref().is_none_or(day), "keep", "must be at least 24h");

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, tls::StoreTls};
 use serde::{Deserialize, Serialize};
 
-use super::{BUFFER_MIN, Flush, NAME, POSITIVE, is_name};
+use super::{BUFFER_MIN, Flush, NAME, POSITIVE, is_name, tls};
 
 /// Last values in Redis or Valkey.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,8 +13,10 @@ use super::{BUFFER_MIN, Flush, NAME, POSITIVE, is_name};
 pub struct Redis {
     /// Whether last values are kept there.
     pub enabled: bool,
-    /// Where: `redis://[user@]host:port/database`. Without TLS: put a proxy between for that.
+    /// Where: `redis://[user@]host:port/database`, or `rediss://..` over TLS.
     pub url: String,
+    /// TLS to the server, for a `rediss://` address.
+    pub tls: StoreTls,
     /// A file that holds the password; read at each connect.
     pub password_file: Option<PathBuf>,
     /// Begins each key of ours.
@@ -37,6 +39,7 @@ impl Default for Redis {
         Self {
             enabled: false,
             url: "redis://127.0.0.1:6379/0".to_owned(),
+            tls: StoreTls::default(),
             password_file: None,
             prefix: "forebay:last:".to_owned(),
             // `appendfsync everysec` writes within two seconds.
@@ -50,13 +53,44 @@ impl Default for Redis {
     }
 }
 
+/// Of a URL: without TLS, and over it.
+const SCHEMES: [&str; 2] = ["redis://", "rediss://"];
+
+impl Redis {
+    /// TLS, if it is spoken.
+    #[must_use]
+    pub fn spoken_tls(&self) -> Option<&StoreTls> {
+        self.url.starts_with(SCHEMES[1]).then_some(&self.tls)
+    }
+
+    /// The same address as a URL without TLS.
+    pub(crate) fn plain_url(&self) -> String {
+        match self.url.strip_prefix(SCHEMES[1]) {
+            Some(address) => format!("{}{address}", SCHEMES[0]),
+            None => self.url.clone(),
+        }
+    }
+
+    pub(super) fn exposure(&self) -> Option<tls::Exposure> {
+        // A password may stand in the URL too, before the host.
+        let address = tls::address(&self.url, SCHEMES).unwrap_or_default();
+        let user = address.rsplit_once('@').map_or("", |(user, _)| user);
+        let has_password = self.password_file.is_some() || user.contains(':');
+        let of = tls::Reached { section: "redis", has_password, tls: &self.tls };
+        of.at_url(&self.url, SCHEMES)
+    }
+}
+
 impl Validate for Redis {
     fn validate(&self, faults: &mut Faults) {
         if !self.enabled {
             return;
         }
         faults.check(cfg!(feature = "redis"), "enabled", "this build has no Redis");
-        faults.check(self.url.starts_with("redis://"), "url", "must be redis://host:port/database");
+        let good = tls::address(&self.url, SCHEMES).is_some();
+        const URL: &str = "must be redis://host:port/database or rediss://host:port/database";
+        faults.check(good, "url", URL);
+        tls::validate(faults, &self.url, SCHEMES, &self.tls);
         let braces = self.prefix.contains(['{', '}']);
         faults.check(!braces, "prefix", "must hold no braces: they choose a cluster's slot");
         faults.check(!self.timeout.is_zero(), "timeout", POSITIVE);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use forebay_ops::{Duration, Faults, Validate};
+use forebay_ops::{Duration, Faults, Validate, tls::StoreTls};
 use serde::{Deserialize, Serialize};
 
 use super::POSITIVE;
@@ -37,8 +37,11 @@ impl Default for Registry {
 pub struct RegistryTable {
     /// Whether there is one.
     pub enabled: bool,
-    /// How to connect, in the form of libpq: `host=.. port=.. user=.. dbname=..`, or a URL.
+    /// How to connect, in the form of libpq: `host=.. port=.. user=.. dbname=..`, or a URL. TLS is
+    /// spoken with `sslmode=require`, or where anything is set below `tls`.
     pub url: String,
+    /// TLS to the server.
+    pub tls: StoreTls,
     /// A file that holds the password; read at each look.
     pub password_file: Option<PathBuf>,
     /// Table or view of devices; its columns are those of the CSV file of devices.
@@ -58,6 +61,7 @@ impl Default for RegistryTable {
         Self {
             enabled: false,
             url: "host=127.0.0.1 user=forebay dbname=forebay".to_owned(),
+            tls: StoreTls::default(),
             password_file: None,
             devices: "devices".to_owned(),
             keys: String::new(),
@@ -81,6 +85,8 @@ impl Validate for Registry {
             let built = cfg!(feature = "postgres");
             faults.check(built, "enabled", "this build has no PostgreSQL: feature postgres");
             faults.check(!table.url.is_empty(), "url", "must say where the server is");
+            #[cfg(feature = "postgres")]
+            super::tls::postgres::validate(faults, &table.url, &table.tls);
             const TABLE: &str = "must be a name of a-z 0-9 _, with a schema before it or without";
             faults.check(is_table(&table.devices), "devices", TABLE);
             faults.check(table.keys.is_empty() || is_table(&table.keys), "keys", TABLE);

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use forebay_ops::{ByteSize, Duration, Faults, Validate};
+use forebay_ops::{ByteSize, Duration, Faults, Validate, tls::StoreTls};
 use serde::{Deserialize, Serialize};
 
-use super::{BUFFER_MIN, Flush, NAME, POSITIVE, is_name};
+use super::{BUFFER_MIN, Flush, NAME, POSITIVE, is_name, tls};
 
 /// Numbers at an endpoint of Prometheus remote write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,8 +13,10 @@ use super::{BUFFER_MIN, Flush, NAME, POSITIVE, is_name};
 pub struct RemoteWrite {
     /// Whether numbers are stored there.
     pub enabled: bool,
-    /// Where to: `http://host:port/path`. Without TLS: put a proxy between for that.
+    /// Where to: `http://host:port/path`, or `https://host:port/path` over TLS.
     pub url: String,
+    /// TLS to the server, for an `https://` address.
+    pub tls: StoreTls,
     /// Set before each key to make the name of a metric.
     pub prefix: String,
     /// A file that holds a bearer token; read anew for each range.
@@ -39,6 +41,7 @@ impl Default for RemoteWrite {
         Self {
             enabled: false,
             url: "http://127.0.0.1:8428/api/v1/write".to_owned(),
+            tls: StoreTls::default(),
             prefix: String::new(),
             token_file: None,
             // After kill -9 VictoriaMetrics 1.79 lacked the last 6 s, and had what was 11 s old.
@@ -53,13 +56,32 @@ impl Default for RemoteWrite {
     }
 }
 
+/// Of a URL: without TLS, and over it.
+const SCHEMES: [&str; 2] = ["http://", "https://"];
+
+impl RemoteWrite {
+    /// TLS, if it is spoken.
+    #[must_use]
+    pub fn spoken_tls(&self) -> Option<&StoreTls> {
+        self.url.starts_with(SCHEMES[1]).then_some(&self.tls)
+    }
+
+    pub(super) fn exposure(&self) -> Option<tls::Exposure> {
+        let has_password = self.token_file.is_some();
+        let of = tls::Reached { section: "remote_write", has_password, tls: &self.tls };
+        of.at_url(&self.url, SCHEMES)
+    }
+}
+
 impl Validate for RemoteWrite {
     fn validate(&self, faults: &mut Faults) {
         if !self.enabled {
             return;
         }
         faults.check(cfg!(feature = "remote-write"), "enabled", "this build has no remote write");
-        faults.check(self.url.starts_with("http://"), "url", "must be http://host:port/path");
+        let good = tls::address(&self.url, SCHEMES).is_some();
+        faults.check(good, "url", "must be http://host:port/path or https://host:port/path");
+        tls::validate(faults, &self.url, SCHEMES, &self.tls);
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
         let digit = self.prefix.starts_with(|first: char| first.is_ascii_digit());
         let prefix = self.prefix.chars().all(plain) && !digit;

@@ -2,6 +2,7 @@
 
 use tokio_postgres::{Error, error::SqlState};
 
+use super::dial::tls_refusal;
 use crate::sink::Outcome;
 
 /// A block that was not stored, and why.
@@ -45,6 +46,9 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        if let Some(reason) = tls_refusal(&error) {
+            return Self::misconfigured(reason);
+        }
         let Some(said) = error.as_db_error() else {
             // Errors of ours hold no value of a row; their causes say what the system said.
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));

@@ -1,14 +1,13 @@
 //! One connection to PostgreSQL, and the transaction that stores a block exactly once.
 
-use std::str::FromStr as _;
-
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, Transaction};
+use tokio_postgres::{Client, Transaction};
 
 use super::{
     classify::Failure,
+    dial::{DialError, dial, parse, set_password},
     encode::{self, COLUMNS, Place},
     schema::Schema,
 };
@@ -54,22 +53,20 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects and makes or migrates the tables.
     pub(super) async fn open(settings: &config::Postgres) -> Result<Self, Failure> {
-        let config = Config::from_str(&settings.url);
-        let mut config = config.map_err(|error| {
-            // What the URL holds may be a password: only what is wrong with it is said.
-            Failure::misconfigured(format!("postgres.url is not understood: {error}"))
-        })?;
-        if let Some(path) = &settings.password_file {
-            let password = std::fs::read_to_string(path).map_err(|error| {
-                Failure::misconfigured(format!("cannot read {}: {error}", path.display()))
-            })?;
-            config.password(password.trim_end_matches(['\r', '\n']));
-        }
+        let config = parse(&settings.url);
+        let mut config =
+            config.map_err(|reason| Failure::misconfigured(format!("postgres.url {reason}")))?;
+        let password = set_password(&mut config, settings.password_file.as_deref());
+        password.map_err(Failure::misconfigured)?;
         if config.get_application_name().is_none() {
             config.application_name("forebay");
         }
         config.keepalives_idle(std::time::Duration::from_secs(10));
-        let (mut client, connection) = config.connect(NoTls).await?;
+        let dialed = dial(&mut config, &settings.tls).await;
+        let (mut client, connection) = dialed.map_err(|error| match error {
+            DialError::File(reason) => Failure::misconfigured(format!("postgres.{reason}")),
+            DialError::Server(error) => error.into(),
+        })?;
         let driver = Driver(tokio::spawn(async move {
             // What ends it is said to whoever uses the client.
             let _ = connection.await;

@@ -10,7 +10,8 @@
 //! | --- | --- |
 //! | `schema` | tables, their migrations, and the partitions that rows fall into |
 //! | `encode` | rows in the binary form of COPY |
-//! | `connection` | connecting, and the transaction |
+//! | `connection` | a connection, and the transaction |
+//! | `dial` | how a server is reached: URL, password, TLS |
 //! | `registry` | the device registry from a table, no part of the sink |
 //! | `classify` | what an error means to the sink |
 //!
@@ -18,6 +19,7 @@
 
 mod classify;
 mod connection;
+mod dial;
 mod encode;
 mod registry;
 mod schema;
@@ -30,6 +32,7 @@ use crate::{
     sink::{Durability, EncodeError, Encoded, Idempotency, Outcome, Sending, Sink, Token},
 };
 
+pub(crate) use dial::{parse, speaks_tls};
 pub(crate) use registry::{RegistryFollower, registry_once};
 
 use classify::Failure;

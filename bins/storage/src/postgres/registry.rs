@@ -13,7 +13,6 @@ use std::{
     fs,
     io::{self, Write as _},
     path::Path,
-    str::FromStr as _,
     thread::JoinHandle,
 };
 
@@ -21,8 +20,9 @@ use forebay_model::registry::Registry;
 use forebay_ops::{Metrics, Shutdown, thread};
 use futures_util::TryStreamExt as _;
 use prometheus::{IntCounter, IntGauge};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
+use super::dial::{DialError, dial, parse, set_password, tls_refusal};
 use crate::{config::RegistryTable, registry::Current, tier::StartError};
 
 /// Most bytes of a table: a registry of some million devices.
@@ -209,16 +209,15 @@ async fn read_in_time(settings: &RegistryTable) -> Result<Tables, String> {
 
 /// The tables as they are at one moment.
 async fn read(settings: &RegistryTable) -> Result<Tables, String> {
-    let config = Config::from_str(&settings.url);
-    // What the URL holds may be a password: only what is wrong with it is said.
-    let mut config = config.map_err(|error| format!("registry.table.url: {error}"))?;
-    if let Some(path) = &settings.password_file {
-        let password = fs::read_to_string(path);
-        let password = password.map_err(|error| format!("{}: {error}", path.display()))?;
-        config.password(password.trim_end_matches(['\r', '\n']));
-    }
+    let config = parse(&settings.url);
+    let mut config = config.map_err(|reason| format!("registry.table.url {reason}"))?;
+    set_password(&mut config, settings.password_file.as_deref())?;
     config.application_name("forebay registry");
-    let (client, connection) = config.connect(NoTls).await.map_err(told)?;
+    let dialed = dial(&mut config, &settings.tls).await;
+    let (client, connection) = dialed.map_err(|error| match error {
+        DialError::File(reason) => format!("registry.table.{reason}"),
+        DialError::Server(error) => told(error),
+    })?;
     // Driven here and in no task of its own: a look that is given up takes its connection along.
     tokio::select! {
         tables = copy_out(&client, settings) => tables,
@@ -261,9 +260,10 @@ async fn copy_out(client: &Client, settings: &RegistryTable) -> Result<Tables, S
 
 /// What the server said, rather than that it said something.
 fn told(error: tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(said) => said.to_string(),
-        None => error.to_string(),
+    match (error.as_db_error(), tls_refusal(&error)) {
+        (Some(said), _) => said.to_string(),
+        (None, Some(reason)) => reason,
+        (None, None) => error.to_string(),
     }
 }
 

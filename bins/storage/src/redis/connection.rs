@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo as _, Pipeline, RedisError,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo as _, Pipeline, RedisError, aio::MultiplexedConnection,
 };
+
+use forebay_ops::tls::{StoreTls, store_refusal};
 
 use super::encode;
 use crate::{
     config,
+    dial::{DialError, dial},
     sink::{Encoded, Outcome},
 };
 
@@ -76,6 +79,9 @@ impl Failure {
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
+        if let Some(reason) = store_refusal(&error) {
+            return Self::Said(Outcome::Misconfigured(format!("Redis: {reason}")));
+        }
         let reason = format!("Redis: {error}");
         if error.is_io_error() || error.is_connection_dropped() {
             return Self::Connection(reason);
@@ -97,6 +103,30 @@ impl From<RedisError> for Failure {
     }
 }
 
+/// Connects over TLS and logs in.
+async fn over_tls(
+    info: &ConnectionInfo,
+    tls: &StoreTls,
+    config: AsyncConnectionConfig,
+) -> Result<MultiplexedConnection, Failure> {
+    let ConnectionAddr::Tcp(host, port) = info.addr() else {
+        let reason = "Redis: redis.url names no host".to_owned();
+        return Err(Failure::Said(Outcome::Misconfigured(reason)));
+    };
+    let stream = dial(host, *port, Some(tls), &[]).await.map_err(|error| match error {
+        DialError::Refused(reason) => {
+            Failure::Said(Outcome::Misconfigured(format!("Redis: {reason}")))
+        }
+        DialError::Away(reason) => Failure::Connection(format!("Redis: {reason}")),
+    })?;
+    let settings = info.redis_settings();
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(settings, stream, config).await?;
+    // It ends when the connection is dropped.
+    tokio::spawn(driver);
+    Ok(connection)
+}
+
 /// A connection on which the script is known.
 pub(super) struct Connection {
     connection: MultiplexedConnection,
@@ -106,7 +136,8 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) async fn open(settings: &config::Redis) -> Result<Self, Failure> {
         let misconfigured = |reason| Failure::Said(Outcome::Misconfigured(reason));
-        let info = settings.url.as_str().into_connection_info();
+        // The client knows no TLS of ours: it is given the stream.
+        let info = settings.plain_url().into_connection_info();
         let mut info = info.map_err(|error| {
             misconfigured(format!("redis.url is not understood: {}", error.category()))
         })?;
@@ -117,12 +148,20 @@ impl Connection {
             let redis = info.redis_settings().clone();
             info = info.set_redis_settings(redis.set_password(password.trim_end()));
         }
-        let client = Client::open(info)?;
         let timeout: Duration = settings.timeout.into();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout));
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = match settings.spoken_tls() {
+            Some(tls) => {
+                let opened = tokio::time::timeout(timeout, over_tls(&info, tls, config)).await;
+                let late = || Failure::Connection(format!("Redis: no answer within {timeout:?}"));
+                opened.map_err(|_| late())??
+            }
+            None => {
+                Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?
+            }
+        };
         let load = Cmd::new().arg("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
         let script = load.query_async(&mut connection).await?;
         Ok(Self { connection, script })

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use forebay_ops::tls::{StoreTls, store_refusal};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     HeaderMap, Request, Uri, Version,
@@ -16,7 +17,13 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::task::JoinHandle;
+
+use crate::{
+    config,
+    dial::{DialError, dial},
+    sink::Outcome,
+};
 
 /// Of an answer's body, which says what is wrong.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -58,6 +65,7 @@ pub(super) struct Endpoint {
     address: (String, u16),
     host: String,
     path: String,
+    tls: Option<StoreTls>,
     timeout: Duration,
     open: Option<(SendRequest<Full<Bytes>>, JoinHandle<()>)>,
     /// How often the endpoint may have died so far.
@@ -68,17 +76,38 @@ pub(super) struct Endpoint {
 
 /// No answer, and why.
 #[derive(Debug)]
-enum Silence {
+pub(super) enum Silence {
     /// There was none in time.
     Late(String),
     /// There was no connection, or it broke.
     Broken(String),
+    /// TLS is refused by one end, or a file of it cannot be used.
+    Refused(String),
 }
 
 impl Silence {
-    fn into_reason(self) -> String {
+    pub(super) fn into_outcome(self) -> Outcome {
         match self {
-            Self::Late(reason) | Self::Broken(reason) => reason,
+            Self::Late(reason) | Self::Broken(reason) => {
+                Outcome::Transient(format!("remote write: {reason}"))
+            }
+            Self::Refused(reason) => Outcome::Misconfigured(format!("remote write: {reason}")),
+        }
+    }
+}
+
+impl From<hyper::Error> for Silence {
+    fn from(error: hyper::Error) -> Self {
+        // TLS 1.3 tells who shows a certificate only with the first answer that it is refused.
+        store_refusal(&error).map_or_else(|| Self::Broken(error.to_string()), Self::Refused)
+    }
+}
+
+impl From<DialError> for Silence {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Refused(reason) => Self::Refused(reason),
+            DialError::Away(reason) => Self::Broken(reason),
         }
     }
 }
@@ -92,7 +121,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 const NOTHING: &[u8] = &[0];
 
 impl Endpoint {
-    pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, String> {
+    pub(super) fn new(settings: &config::RemoteWrite) -> Result<Self, String> {
+        let url = &settings.url;
+        let tls = settings.spoken_tls();
         let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
         let host = uri.host().ok_or_else(|| format!("{url:?} names no host"))?.to_owned();
         let authority = uri.authority().map_or("", |authority| authority.as_str());
@@ -101,10 +132,14 @@ impl Endpoint {
         }
         Ok(Self {
             // Brackets belong to the URL, not to the address.
-            address: (host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(80)),
+            address: (
+                host.trim_matches(['[', ']']).to_owned(),
+                uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
+            ),
             host: authority.to_owned(),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-            timeout,
+            tls: tls.cloned(),
+            timeout: settings.timeout.into(),
             open: None,
             deaths: 0,
             heard: None,
@@ -147,14 +182,14 @@ impl Endpoint {
         &mut self,
         body: &Bytes,
         token: Option<&str>,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, Silence> {
         // A connection that was idle may have been closed: then once more, on a new one.
         let idle = self.open.as_ref().is_some_and(|(sender, _)| !sender.is_closed());
         match self.exchange_in_time(body, token).await {
             Err(Silence::Broken(_)) if idle => {}
-            said => return said.map_err(Silence::into_reason),
+            said => return said,
         }
-        self.exchange_in_time(body, token).await.map_err(Silence::into_reason)
+        self.exchange_in_time(body, token).await
     }
 
     /// One exchange; notes a death that it shows.
@@ -165,10 +200,8 @@ impl Endpoint {
     ) -> Result<Answer, Silence> {
         let timeout = self.timeout;
         let tried = tokio::time::timeout(timeout, self.exchange(body, token)).await;
-        let said = tried.map_or_else(
-            |_| Err(Silence::Late(format!("no answer within {timeout:?}"))),
-            |said| said.map_err(Silence::Broken),
-        );
+        let late = |_| Err(Silence::Late(format!("no answer within {timeout:?}")));
+        let said = tried.unwrap_or_else(late);
         match &said {
             Ok(answer) if answer.is_of_store() => self.heard = Some(Instant::now()),
             Ok(_) => self.deaths += 1,
@@ -177,7 +210,7 @@ impl Endpoint {
         said
     }
 
-    async fn exchange(&mut self, body: &Bytes, token: Option<&str>) -> Result<Answer, String> {
+    async fn exchange(&mut self, body: &Bytes, token: Option<&str>) -> Result<Answer, Silence> {
         let mut request = Request::post(&self.path)
             .header(header::HOST, &self.host)
             .header(header::CONTENT_TYPE, "application/x-protobuf")
@@ -187,11 +220,11 @@ impl Endpoint {
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request =
-            request.body(Full::new(body.clone())).map_err(|error| format!("request: {error}"))?;
+        let request = request.body(Full::new(body.clone()));
+        let request = request.map_err(|error| Silence::Broken(format!("request: {error}")))?;
         let sender = self.connected().await?;
-        sender.ready().await.map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        sender.ready().await?;
+        let response = sender.send_request(request).await?;
         let (head, body) = response.into_parts();
         let is_last = is_last(head.version, &head.headers);
         let retry_after = head.headers.get(header::RETRY_AFTER);
@@ -209,17 +242,14 @@ impl Endpoint {
         })
     }
 
-    async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, String> {
+    async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, Silence> {
         if self.open.as_ref().is_some_and(|(sender, _)| sender.is_closed()) {
             self.died();
         }
         if self.open.is_none() {
             let (host, port) = &self.address;
-            let stream = TcpStream::connect((host.as_str(), *port)).await;
-            let stream = stream.map_err(|error| format!("{host}:{port}: {error}"))?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            let (sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+            let stream = dial(host, *port, self.tls.as_ref(), &["http/1.1"]).await?;
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             let driver = tokio::spawn(async move {
                 // What ends it is said to whoever sends.
                 let _ = connection.await;
@@ -227,7 +257,7 @@ impl Endpoint {
             self.open = Some((sender, driver));
         }
         let open = self.open.as_mut().map(|(sender, _)| sender);
-        open.ok_or_else(|| "the connection went away".to_owned())
+        open.ok_or_else(|| Silence::Broken("the connection went away".to_owned()))
     }
 
     fn close(&mut self) {

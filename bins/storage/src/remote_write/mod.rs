@@ -54,7 +54,7 @@ impl RemoteWriteSink {
     /// What is wrong with the URL.
     pub fn new(settings: &config::RemoteWrite) -> Result<Self, String> {
         Ok(Self {
-            endpoint: Endpoint::new(&settings.url, settings.timeout.into())?,
+            endpoint: Endpoint::new(settings)?,
             encoder: encode::Encoder::new(&settings.prefix, settings.samples),
             settings: settings.clone(),
             left_out: Arc::default(),
@@ -92,7 +92,7 @@ impl RemoteWriteSink {
                     self.not_before = wait.map(|wait| Instant::now() + wait);
                     return classify(&answer);
                 }
-                Err(error) => return Outcome::Transient(format!("remote write: {error}")),
+                Err(silence) => return silence.into_outcome(),
             }
         }
         Outcome::Ack

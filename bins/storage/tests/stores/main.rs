@@ -25,3 +25,4 @@ mod redis;
 mod registry_table;
 mod remote_write;
 mod storm;
+mod tls;

@@ -1,6 +1,6 @@
 //! The real storage binary, following a log behind real sockets.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command};
+use std::{ffi::OsStr, fs, net::SocketAddr, path::Path, process::Command};
 
 use forebay_testkit::{Child, http};
 
@@ -22,6 +22,18 @@ pub(crate) fn start(
     sections: &str,
     fault: Option<&str>,
 ) -> Child {
+    let fault = fault.map(|fault| ("FOREBAY_PLANTED_FAULT", OsStr::new(fault)));
+    start_with(name, folder, served, sections, fault.as_slice())
+}
+
+/// The same with these variables in its environment.
+pub(crate) fn start_with(
+    name: &str,
+    folder: &Path,
+    served: &Served,
+    sections: &str,
+    variables: &[(&str, &OsStr)],
+) -> Child {
     fs::create_dir_all(folder).unwrap();
     let config = format!(
         "[[middles]]\nfeed = \"{}\"\nfetch = \"{}\"\n[live]\nenabled = false\n\
@@ -32,10 +44,7 @@ pub(crate) fn start(
     let path = folder.join(format!("{name}.toml"));
     fs::write(&path, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay-storage"));
-    command.arg("--config").arg(path);
-    if let Some(fault) = fault {
-        command.env("FOREBAY_PLANTED_FAULT", fault);
-    }
+    command.arg("--config").arg(path).envs(variables.iter().copied());
     Child::spawn(name, &mut command, folder).unwrap()
 }
 

@@ -5,6 +5,7 @@
 //! | a port that devices or readers connect to | [`ServerTls`] | [`TlsServer`] |
 //! | a port that other tiers connect to | [`MutualTls`] | [`TlsServer::open_mutual`] |
 //! | a link to another tier's port | [`MutualTls`] | [`TlsClient`] |
+//! | a connection to a store | [`StoreTls`] | [`StoreTls::config`], at each connect |
 //!
 //! A new connection gets the configuration of the moment: [`TlsServer::config`] is asked for each.
 //! Files that change are taken over within seconds, and kept out if they are bad (see
@@ -19,7 +20,10 @@ mod pem;
 mod reason;
 mod server;
 mod settings;
+mod store;
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -31,11 +35,25 @@ pub use client::TlsClient;
 pub use reason::{Reason, Refusals};
 pub use server::TlsServer;
 pub use settings::{ClientCertificate, MutualTls, ServerTls, Version};
+pub use store::{StoreTls, StoreTlsMode, store_refusal};
 
 /// What is wrong with the files, without what is in them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{key}: {}: {error}", path.display())]
+    Read {
+        /// The setting that names the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// No authority is named, and the system has none.
+    #[error("tls.ca: not set, and the system has no authorities (see SSL_CERT_FILE)")]
+    NoAuthorities,
     /// A file holds no item of its kind.
     #[error("{key}: no PEM block of a {kind} in the file")]
     Empty {

@@ -131,12 +131,12 @@ pub(super) fn is_given(path: &Path) -> bool {
     !path.as_os_str().is_empty()
 }
 
-fn needs(faults: &mut Faults, key: &str, path: &Path, because: &str) {
+pub(super) fn needs(faults: &mut Faults, key: &str, path: &Path, because: &str) {
     faults.check(is_given(path), key, format!("must name a PEM file, as {because} is set"));
 }
 
 /// A file that is named and would silently not be used.
-fn unused(faults: &mut Faults, others: &[(&str, &PathBuf)], without: &str) {
+pub(super) fn unused(faults: &mut Faults, others: &[(&str, &PathBuf)], without: &str) {
     for (key, path) in others {
         faults.check(!is_given(path), key, format!("has no effect while {without} is not set"));
     }
