@@ -233,28 +233,39 @@ impl Head {
         (lag != LAG_MAX).then(|| position.saturating_sub(lag * ALIGN))
     }
 
-    #[inline]
+    #[inline(always)]
     fn crc(&self, geometry: &Geometry, position: u64) -> u32 {
-        let sizes = u64::from(self.len) | u64::from(self.payload_crc) << 32;
-        let words = [position, sizes, self.seq.get(), self.time_us];
+        let words = [position, self.sizes(), self.seq.get(), self.time_us];
         crc::finish(crc::update_words(geometry.seed, words, self.flags))
     }
 
-    #[inline]
+    /// By words, and in the caller: bytes that are put together piece by piece in memory keep the
+    /// load that copies them from there waiting until all pieces have left the store buffer.
+    #[inline(always)]
     pub(crate) fn encode(&self, geometry: &Geometry, position: u64) -> [u8; HEAD_BYTES as usize] {
+        let words = [
+            self.sizes(),
+            self.seq.get(),
+            self.time_us,
+            u64::from(self.flags) | u64::from(self.crc(geometry, position)) << 32,
+        ];
         let mut bytes = [0; HEAD_BYTES as usize];
-        bytes[..4].copy_from_slice(&self.len.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.payload_crc.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.seq.get().to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.time_us.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.flags.to_le_bytes());
-        bytes[28..].copy_from_slice(&self.crc(geometry, position).to_le_bytes());
+        let (places, _) = bytes.as_chunks_mut();
+        for (place, word) in places.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
+        }
         bytes
+    }
+
+    /// The first word: length and checksum of the payload.
+    #[inline]
+    fn sizes(&self) -> u64 {
+        u64::from(self.len) | u64::from(self.payload_crc) << 32
     }
 
     /// Decodes the head at `position`; `None` if none was written for this very position of this
     /// very queue, or if its record would leave the lap.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode(bytes: &[u8], geometry: &Geometry, position: u64) -> Option<Self> {
         let bytes: &[u8; HEAD_BYTES as usize] = bytes.first_chunk()?;
         let head = Head {

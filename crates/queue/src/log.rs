@@ -54,7 +54,9 @@ pub(crate) enum Step {
 
 impl<'a> Log<'a> {
     /// What stands behind the boundary `position`, below the boundary `end`.
-    #[inline]
+    ///
+    /// In the caller, as what it calls: a step is nine words, which would go through memory.
+    #[inline(always)]
     pub(crate) fn next(&self, position: u64, end: u64) -> Step {
         match self.pass(position, end) {
             Step::Entry { head, at, next } if !self.is_sound(&head, at) => {
@@ -64,13 +66,14 @@ impl<'a> Log<'a> {
         }
     }
 
+    #[inline]
     fn is_sound(&self, head: &Head, at: u64) -> bool {
         crc::checksum(self.payload(head, at)) == head.payload_crc || self.faults.has(Fault::NoCrc)
     }
 
     /// As [`Self::next`], for those who only pass: an entry's payload is not looked at, and may be
     /// damaged.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pass(&self, mut position: u64, end: u64) -> Step {
         while position < end {
             let rest = self.geometry.rest(position);
@@ -97,7 +100,7 @@ impl<'a> Log<'a> {
     }
 
     /// The head at `position`, if there is one; the position leaves room for it in its lap.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn head_at(&self, position: u64) -> Option<Head> {
         let bytes = self.memory.view(self.geometry.offset(position), HEAD_BYTES as usize);
         if self.faults.has(Fault::NoCrc) {
