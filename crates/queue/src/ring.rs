@@ -33,8 +33,8 @@ pub(crate) const ATTENTION_DOOR: u32 = 4;
 /// How many boundaries the index of seqs remembers, spread over the ring.
 pub(crate) const INDEX_MARKS: u64 = 1024;
 
-/// How much of the ring is fetched before a batch is copied: a part of the nearest cache.
-const FETCH_BYTES: u64 = 20 << 10;
+/// How far ahead of a batch's copies lines are fetched: some records, as long as memory takes.
+const FETCH_AHEAD_BYTES: u64 = 1 << 10;
 
 /// The part of the options that matters after the open.
 #[derive(Clone, Copy, Debug)]
@@ -187,64 +187,51 @@ impl Ring {
     }
 
     /// Appends all entries or none; `entries` is not empty.
-    pub(crate) fn append_batch<'a, P>(&self, time_us: u64, entries: &[P]) -> Result<SeqSpan>
-    where
-        P: AsRef<[&'a [u8]]>,
-    {
+    ///
+    /// Checksums come after the reservation, so that they are computed while the copies wait for
+    /// memory; alone, the processor does neither of the two half as fast as both at once.
+    pub(crate) fn append_batch<const PARTS: usize>(
+        &self,
+        time_us: u64,
+        entries: &[[&[u8]; PARTS]],
+    ) -> Result<SeqSpan> {
         self.check()?;
-        let mut heads = Vec::with_capacity(entries.len());
         let (mut sum, mut largest, mut payload_bytes) = (0, 0, 0);
-        // Where the batch will lie, if nobody else is in line: fetched while the sums are computed.
-        let likely = self.line.tail();
-        let is_alone = !self.line.is_occupied();
-        for entry in entries {
-            let parts = entry.as_ref();
-            let len = self.payload_bytes(parts)?;
-            let bytes = format::record_bytes(u64::from(len));
-            if is_alone && sum < FETCH_BYTES {
-                self.memory.prefetch(self.geometry.offset(likely + sum), bytes as usize);
-            }
-            heads.push((len, checksum(parts)));
+        for parts in entries {
+            let len = u64::from(self.payload_bytes(parts)?);
+            let bytes = format::record_bytes(len);
             sum += bytes;
             largest = largest.max(bytes);
-            payload_bytes += u64::from(len);
+            payload_bytes += len;
         }
         // Wherever the ring's end falls, less than the largest record is lost to padding.
         if sum + largest > self.geometry.capacity {
             let limit_bytes = self.geometry.capacity - largest;
             return Err(Error::TooLarge { bytes: sum, limit_bytes });
         }
+        // Room for them all: nothing may be allocated while others wait behind the reservation.
+        let mut crcs = Vec::with_capacity(entries.len());
         self.hold_back();
         let (start, end) = self.reserve(|start| {
             if sum <= self.geometry.rest(start) {
                 return start + sum;
             }
-            heads.iter().fold(start, |at, (len, _)| {
-                let bytes = format::record_bytes(u64::from(*len));
+            entries.iter().fold(start, |at, parts| {
+                let bytes = format::record_bytes(payload_len(parts));
                 at + self.geometry.skip(at, bytes) + bytes
             })
         })?;
-        let copy = |row: usize, at| {
-            // Two records ahead, if they are alike: by then its lines have come.
-            let bytes = format::record_bytes(u64::from(heads[row].0));
-            if !is_alone || at - start >= FETCH_BYTES {
-                self.memory.prefetch(self.geometry.offset(at + 2 * bytes), bytes as usize);
-            }
-            self.store_payload(at, entries[row].as_ref());
-        };
         // First in line: whoever is behind waits for these copies anyway, so one pass does it.
         let is_first = self.line.is_turn(start);
         if !is_first {
-            self.walk(start, &heads, |row, _, at| copy(row, at));
+            self.walk(start, entries, |_, parts, _, at| crcs.push(self.fill(at, parts)));
         }
         let first = successor(self.line.enter(start), entries.len() as u64);
         let durable = self.lag_base(start);
-        self.walk(start, &heads, |row, boundary, at| {
-            if is_first {
-                copy(row, at);
-            }
-            let (len, crc) = heads[row];
+        self.walk(start, entries, |row, parts, boundary, at| {
+            let crc = if is_first { self.fill(at, parts) } else { crcs[row] };
             let seq = Seq::from_u64(first.get() + row as u64);
+            let len = payload_len(parts) as u32;
             self.store_head(boundary, at, &Head::entry(len, crc, seq, time_us, at - durable));
         });
         let last = Seq::from_u64(first.get() + entries.len() as u64 - 1);
@@ -253,25 +240,39 @@ impl Ring {
         Ok(SeqSpan { first, last })
     }
 
-    /// Goes over the records of a batch: row, boundary before it, place of its head.
-    #[inline]
-    fn walk(&self, start: u64, heads: &[(u32, u32)], mut visit: impl FnMut(usize, u64, u64)) {
+    /// Goes over the records of a batch: row, parts, boundary before it, place of its head.
+    #[inline(always)]
+    fn walk<const PARTS: usize>(
+        &self,
+        start: u64,
+        entries: &[[&[u8]; PARTS]],
+        mut visit: impl FnMut(usize, &[&[u8]; PARTS], u64, u64),
+    ) {
         let mut boundary = start;
-        for (row, (len, _)) in heads.iter().enumerate() {
-            let bytes = format::record_bytes(u64::from(*len));
+        for (row, parts) in entries.iter().enumerate() {
+            let bytes = format::record_bytes(payload_len(parts));
             let at = boundary + self.geometry.skip(boundary, bytes);
-            visit(row, boundary, at);
+            visit(row, parts, boundary, at);
             boundary = at + bytes;
         }
     }
 
+    /// Stores the payload of the record at `at` and gives its checksum.
+    #[inline(always)]
+    fn fill(&self, at: u64, parts: &[&[u8]]) -> u32 {
+        let bytes = format::record_bytes(payload_len(parts));
+        self.memory.prefetch(self.geometry.offset(at + FETCH_AHEAD_BYTES), bytes as usize);
+        self.store_payload(at, parts);
+        checksum(parts)
+    }
+
     #[inline]
     fn payload_bytes(&self, parts: &[&[u8]]) -> Result<u32> {
-        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let bytes = payload_len(parts);
         let limit = self.settings.entry_bytes_max;
         match u32::try_from(bytes) {
             Ok(len) if len <= limit => Ok(len),
-            _ => Err(Error::TooLarge { bytes: bytes as u64, limit_bytes: u64::from(limit) }),
+            _ => Err(Error::TooLarge { bytes, limit_bytes: u64::from(limit) }),
         }
     }
 
@@ -401,6 +402,11 @@ fn successor(previous: Seq, count: u64) -> Seq {
         return Seq::from_u64(((u64::from(previous.epoch()) + 1) << Seq::COUNTER_BITS) | 1);
     }
     Seq::from_u64(previous.get() + 1)
+}
+
+#[inline]
+fn payload_len(parts: &[&[u8]]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
 }
 
 #[inline]
