@@ -37,7 +37,7 @@ use crate::{
     metrics::Local,
     rings::Ring,
     session::batch::Batch,
-    socket::{buffer::SharedBuffer, tungstenite::Settings},
+    socket::{Settings, buffer::SharedBuffer},
     tenancy::Tenure,
 };
 

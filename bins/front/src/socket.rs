@@ -18,6 +18,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+pub(crate) use self::tungstenite::Settings;
+
 /// One message or event of the peer.
 #[derive(Debug)]
 pub(crate) enum Incoming {

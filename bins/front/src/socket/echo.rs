@@ -12,11 +12,7 @@ use std::{
 use forebay_ops::ByteSize;
 use forebay_wire::device::CloseCode;
 
-use super::{
-    Broken, Incoming, Socket,
-    link::Link,
-    tungstenite::{Settings, TungsteniteSocket},
-};
+use super::{Broken, Incoming, Settings, Socket, link::Link, tungstenite::TungsteniteSocket};
 use crate::{
     config::Limits,
     core::{Core, Seat},
