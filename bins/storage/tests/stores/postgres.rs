@@ -1,6 +1,10 @@
 //! PostgreSQL: the rows are as they were sent, once, however they were sent.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{ErrorKind, Write as _},
+    path::Path,
+};
 
 use forebay_link::Seq;
 use forebay_ops::Duration;
@@ -9,7 +13,7 @@ use forebay_storage::{
     postgres::PostgresSink,
     sink::{DeadLetters, Outcome, SinkState, Token, TokenPiece},
 };
-use forebay_testkit::{Child, or_skip, postgres::Postgres};
+use forebay_testkit::{Child, Filesystem, LoopMount, or_skip, postgres::Postgres};
 
 use crate::{
     common::{
@@ -240,6 +244,48 @@ fn a_row_that_postgres_refuses_is_set_aside_alone_and_can_be_sent_again_later() 
     }
     assert_eq!(counts(&server), (100, 100));
     assert_eq!(ask(&server, "SELECT count(*) FROM forebay.readings WHERE value = 13"), ["1"]);
+}
+
+#[test]
+fn a_postgres_with_a_full_disk_alarms_and_takes_everything_once_there_is_room() {
+    let Some(disk) = or_skip(LoopMount::new(Filesystem::Ext4, 128 << 20)) else { return };
+    let Some(server) = or_skip(Postgres::start(disk.path(), &[])) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::new(1);
+    let first = simple("first", 1, 1.0);
+    log.append(&first);
+    let sink = PostgresSink::new(&settings(&server));
+    let task = start(&log, "postgres", &folder.path().join("dead"), sink);
+    eventually("the first is in", || log.state("postgres").committed == log.head());
+    // Its tables can grow no more; what is left of its log's file is enough to say so.
+    let ballast = disk.path().join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    let zeros = vec![0; 1 << 20];
+    let full = loop {
+        match file.write(&zeros).and_then(|_| file.sync_data()) {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::StorageFull);
+    let sent = messages(6, 2000);
+    log.append_all(&sent);
+    let status = task.status();
+    eventually("it alarms", || {
+        let (state, reason) = status.state();
+        state == SinkState::Alarmed && reason.contains("[53100]")
+    });
+    assert!(log.state("postgres").committed < log.head());
+    drop(file);
+    fs::remove_file(&ballast).unwrap();
+    eventually("it goes on by itself", || log.state("postgres").committed == log.head());
+    assert_eq!(status.state().0, SinkState::Running);
+    let letters = status.dead_letters.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(letters, 0, "no healthy row is set aside");
+    task.drain(std::time::Instant::now());
+    let expected = all_rows(&sent).len() as u64 + 1;
+    assert_eq!(counts(&server), (expected, expected));
+    drop(server);
 }
 
 /// The first row of a range is refused before anything else was taken, so it is only a suspect when
