@@ -21,6 +21,14 @@ impl Validate for Config {
         faults.within("front", |faults| self.front.validate(faults));
         faults.within("middle", |faults| self.middle.validate(faults));
         faults.within("storage", |faults| self.storage.validate(faults));
+        // With a rate, the tier checks that stores hold back no more than half of this ring: one
+        // that is larger than the real would let settings pass that push back on devices.
+        let (feed, capacity) = (&self.storage.feed, self.middle.queue.capacity);
+        faults.check(
+            feed.peak_rate.get() == 0 || feed.ring <= capacity,
+            "storage.feed.ring",
+            format!("is more than middle.queue.capacity, {capacity}: set it to that"),
+        );
     }
 }
 
@@ -38,6 +46,22 @@ mod tests {
         let error = load_from::<Config>(Some(("node.toml", text)), []).unwrap_err().to_string();
         assert!(error.contains("midle") && error.contains("middle"), "{error}");
         assert!(error.contains("front.ack.credit"), "{error}");
+    }
+
+    #[test]
+    fn what_stores_may_hold_back_is_not_measured_by_a_ring_that_is_larger_than_the_middles() {
+        let of = |capacity: &str, feed: &str| {
+            let text = format!(
+                "[middle.queue]\ncapacity = \"{capacity}\"\n[storage.feed]\n{feed}\n\
+                 [storage.lake.flush]\nage = \"1s\"\n"
+            );
+            load_from::<Config>(Some(("node.toml", &text)), []).map_err(|error| error.to_string())
+        };
+        let error = of("64MiB", "peak_rate = \"1MiB\"").unwrap_err();
+        assert!(error.contains("storage.feed.ring") && error.contains("64MiB"), "{error}");
+        assert!(of("64MiB", "peak_rate = \"1MiB\"\nring = \"64MiB\"").is_ok());
+        assert!(of("512MiB", "peak_rate = \"1MiB\"").is_ok());
+        assert!(of("64MiB", "").is_ok(), "without a rate nothing is measured by it");
     }
 
     #[test]
