@@ -1,6 +1,7 @@
 //! The storage tier's settings: a sub-struct for each component, the reason beside each default.
 
 mod clickhouse;
+mod flush;
 mod lake;
 mod postgres;
 mod redis;
@@ -9,6 +10,7 @@ mod remote_write;
 mod tls;
 
 pub use self::clickhouse::{Clickhouse, Partition, Retention};
+pub use self::flush::Flush;
 pub use self::lake::{Compaction, Lake, LakeRetention};
 pub use self::postgres::Postgres;
 pub use self::redis::Redis;
@@ -185,36 +187,6 @@ pub struct Admin {
 impl Default for Admin {
     fn default() -> Self {
         Self { address: (Ipv4Addr::LOCALHOST, 7421).into(), token_file: None }
-    }
-}
-
-/// When a range is closed: at the first of these.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Flush {
-    /// Rows.
-    pub rows: usize,
-    /// Bytes the rows take in memory; two ranges are held, one being filled, one being written.
-    pub held: ByteSize,
-    /// Bytes its entries take in the middle's ring: a quarter of the ring.
-    pub outstanding: ByteSize,
-    /// Time since its first entry.
-    pub age: Duration,
-}
-
-impl Default for Flush {
-    fn default() -> Self {
-        Self {
-            // 9 MB of rows; a file of some hundred KiB to 3 MiB.
-            rows: 131_072,
-            // Texts and payloads count too: with two ranges and an encoded one the tier stays below
-            // 60 MB of private memory at full rate.
-            held: ByteSize::mib(8),
-            // A quarter of the middle's default ring of 256 MiB.
-            outstanding: ByteSize::mib(64),
-            // 360 files an hour at least while data comes; queries see younger rows in memory.
-            age: Duration::from_secs(10),
-        }
     }
 }
 
@@ -421,24 +393,11 @@ impl Config {
     }
 }
 
-impl Validate for Flush {
-    fn validate(&self, faults: &mut Faults) {
-        let Self { rows, held, outstanding, age } = self;
-        faults.check((1..=ROWS_MAX).contains(rows), "rows", "must be from 1 to 4194304");
-        let bounded = (1 << 16..=1 << 30).contains(&held.get());
-        faults.check(bounded, "held", "must be from 64KiB to 1GiB");
-        faults.check(outstanding.get() > 0, "outstanding", POSITIVE);
-        faults.check(!age.is_zero(), "age", POSITIVE);
-    }
-}
-
 const POSITIVE: &str = "must be above zero";
 const HOST_AND_PORT: &str = "must be host:port";
 const NAME: &str = "must be 1 to 32 of A-Z a-z 0-9 - _ .";
 /// Room for some of the feed's batches.
 const BUFFER_MIN: ByteSize = ByteSize::kib(256);
-/// A range's rows are numbered by 32 bits and sorted in memory.
-const ROWS_MAX: usize = 1 << 22;
 
 fn is_host_and_port(text: &str) -> bool {
     text.rsplit_once(':')

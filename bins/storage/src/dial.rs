@@ -2,7 +2,8 @@
 
 use forebay_ops::tls::{StoreTls, store_refusal};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
 /// TCP, or TLS over TCP.

@@ -75,22 +75,19 @@ fn is_loopback(host: &str) -> bool {
 /// PostgreSQL, whose URL says it by `sslmode`.
 #[cfg(feature = "postgres")]
 pub(super) mod postgres {
-    use tokio_postgres::config::{Host, SslMode};
-
     use super::*;
-    use crate::postgres::{parse, speaks_tls};
+    use crate::postgres::Address;
 
     /// Checks a URL against the `tls` beside it.
     pub(in crate::config) fn validate(faults: &mut Faults, url: &str, tls: &StoreTls) {
         faults.within("tls", |faults| tls.validate(faults));
-        let config = match parse(url) {
-            Ok(config) => config,
+        let address = match Address::parse(url) {
+            Ok(address) => address,
             Err(reason) => return faults.add("url", reason),
         };
-        let off = config.get_ssl_mode() == SslMode::Disable;
-        faults.check(!(off && tls.is_set()), "tls", "has no effect while url says sslmode=disable");
-        let local = config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)));
-        let fits = !(local && speaks_tls(&config, tls));
+        let off = address.forbids_tls() && tls.is_set();
+        faults.check(!off, "tls", "has no effect while url says sslmode=disable");
+        let fits = !(address.is_folder() && address.speaks_tls(tls));
         faults.check(fits, "tls", "is for TCP only, and url names the folder of a socket");
     }
 
@@ -101,20 +98,11 @@ pub(super) mod postgres {
         has_password_file: bool,
         tls: &StoreTls,
     ) -> Option<Exposure> {
-        let config = parse(url).ok()?;
-        let has_password = has_password_file || config.get_password().is_some();
-        let named = config.get_hosts().iter().filter_map(|host| match host {
-            Host::Tcp(name) => Some(name.clone()),
-            _ => None,
-        });
-        // Where addresses are given, names are only looked at by TLS.
-        let addresses = config.get_hostaddrs().iter().map(IpAddr::to_string);
-        let mut hosts: Vec<String> = addresses.collect();
-        if hosts.is_empty() {
-            hosts = named.collect();
-        }
-        let tls_is_on = speaks_tls(&config, tls);
-        hosts.iter().find_map(|host| Reached { section, has_password, tls }.at(host, tls_is_on))
+        let address = Address::parse(url).ok()?;
+        let reached =
+            Reached { section, has_password: has_password_file || address.has_password(), tls };
+        let speaks_tls = address.speaks_tls(tls);
+        address.hosts().iter().find_map(|host| reached.at(host, speaks_tls))
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{fs, future::Future, path::Path, pin::Pin, str::FromStr as _};
 
 use forebay_ops::tls::{StoreTls, store_refusal};
-use tokio_postgres::{Client, Config, Error, NoTls, config::SslMode};
+use tokio_postgres::{
+    Client, Config, Error, NoTls,
+    config::{Host, SslMode},
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What moves a connection's bytes, until it ends.
@@ -22,7 +25,7 @@ pub(super) enum DialError {
 ///
 /// # Errors
 /// What is wrong with it, without what stands in it: that may be a password.
-pub(crate) fn parse(url: &str) -> Result<Config, String> {
+pub(super) fn parse(url: &str) -> Result<Config, String> {
     Config::from_str(url).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
         let advice = if url.contains("ssl") {
@@ -36,8 +39,52 @@ pub(crate) fn parse(url: &str) -> Result<Config, String> {
 
 /// Whether TLS is asked for: by `sslmode=require`, or by any setting of it. `prefer`, which is what
 /// a URL without it says, asks for none: encryption that may fail to be there protects nobody.
-pub(crate) fn speaks_tls(config: &Config, tls: &StoreTls) -> bool {
+fn speaks_tls(config: &Config, tls: &StoreTls) -> bool {
     config.get_ssl_mode() == SslMode::Require || tls.is_set()
+}
+
+/// What a URL says of the network, for those who check settings.
+pub(crate) struct Address(Config);
+
+impl Address {
+    /// As [`parse`].
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        parse(url).map(Self)
+    }
+
+    /// Whether it says that TLS is not spoken.
+    pub(crate) fn forbids_tls(&self) -> bool {
+        self.0.get_ssl_mode() == SslMode::Disable
+    }
+
+    /// Whether TLS is spoken, with these settings beside it.
+    pub(crate) fn speaks_tls(&self, tls: &StoreTls) -> bool {
+        speaks_tls(&self.0, tls)
+    }
+
+    /// Whether a socket in a folder of this machine is among the servers.
+    pub(crate) fn is_folder(&self) -> bool {
+        self.0.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)))
+    }
+
+    /// Whether a password stands in it.
+    pub(crate) fn has_password(&self) -> bool {
+        self.0.get_password().is_some()
+    }
+
+    /// The machines that are connected to.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        // Where addresses are given, names are only looked at by TLS.
+        let addresses = self.0.get_hostaddrs();
+        if !addresses.is_empty() {
+            return addresses.iter().map(ToString::to_string).collect();
+        }
+        let names = self.0.get_hosts().iter().filter_map(|host| match host {
+            Host::Tcp(name) => Some(name.clone()),
+            _ => None,
+        });
+        names.collect()
+    }
 }
 
 /// The password in this file.

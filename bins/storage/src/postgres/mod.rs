@@ -32,7 +32,7 @@ use crate::{
     sink::{Durability, EncodeError, Encoded, Idempotency, Outcome, Sending, Sink, Token},
 };
 
-pub(crate) use dial::{parse, speaks_tls};
+pub(crate) use dial::Address;
 pub(crate) use registry::{RegistryFollower, registry_once};
 
 use classify::Failure;

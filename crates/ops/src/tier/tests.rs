@@ -202,7 +202,7 @@ fn the_command_line_takes_its_options_and_refuses_others_with_78() {
         parse("forebay-test", "1.2.3", "A test", line.map(OsString::from))
     };
     let args = parse(&["--config", "tier.toml", "--print-config"]).unwrap();
-    assert_eq!(args.config.as_deref(), Some(std::path::Path::new("tier.toml")));
+    assert_eq!(args.config.as_deref(), Some(Path::new("tier.toml")));
     assert!(args.print_config);
     assert_eq!(parse(&["--version"]).unwrap_err(), 0);
     assert_eq!(parse(&["--help"]).unwrap_err(), 0);
