@@ -80,24 +80,24 @@ pub(crate) fn create(
     // What a crash left there is not a queue yet; somebody else who is making one holds the lock.
     lock(&file, &new_path)?;
     if !is_named(&file, &new_path).map_err(|error| Error::io("look for", &new_path, error))? {
-        // He has finished, and our file may be his queue by now.
+        // He has finished, and our file may be his queue by now; or he has given up.
         return Err(Error::Locked { path });
     }
     let block = SuperBlock { id: random_id(&new_path)?, capacity, page_bytes: page_bytes as u32 };
-    let made = fill(&file, &block, options, watch).and_then(|()| {
-        rustix::fs::renameat_with(
+    let named = fill(&file, &block, options, watch).and_then(|()| {
+        Ok(rustix::fs::renameat_with(
             rustix::fs::CWD,
             &new_path,
             rustix::fs::CWD,
             &path,
             rustix::fs::RenameFlags::NOREPLACE,
-        )?;
-        Ok(File::open(dir)?.sync_all()?)
+        )?)
     });
-    if made.is_err() {
+    if named.is_err() {
         // While it is locked: from then on the name may be somebody else's.
         let _ = fs::remove_file(&new_path);
     }
+    let made = named.and_then(|()| Ok(File::open(dir)?.sync_all()?));
     // Not left to the close: a child that another thread is just starting holds a copy of the
     // descriptor until it runs its program, and with it the lock that the open wants next.
     let _ = rustix::fs::flock(&file, FlockOperation::Unlock);

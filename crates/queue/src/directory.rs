@@ -33,6 +33,7 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Memory, SuperBlock)
         })?;
     check_filesystem(dir, options)?;
     lock(&file, &path)?;
+    sync_name(dir, options)?;
     let block = read_super_block(&file, &path)?;
     let page_bytes = rustix::param::page_size();
     if page_bytes > block.page_bytes as usize {
@@ -47,6 +48,16 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<(Memory, SuperBlock)
     let map = Mapping::of_file(&file, block.file_bytes() as usize)
         .map_err(|error| Error::io("map", &path, error))?;
     Ok((Memory::Mapped { map, lock: Some(file), path }, block))
+}
+
+/// Makes the ring's name durable: a maker that was killed behind his rename has not, and a loss of
+/// power would then take what is acknowledged here along with the name.
+fn sync_name(dir: &Path, options: &Options) -> Result<()> {
+    if options.durability == Durability::Process {
+        return Ok(());
+    }
+    let synced = File::open(dir).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| Error::io("sync directory", dir, error))
 }
 
 /// Reads the super-block and compares it with the file's size.

@@ -276,3 +276,34 @@ fn a_cut_notices_an_ack_without_a_sync() {
         result.expect_err("the planted fault was not noticed");
     }
 }
+
+/// A maker that is killed between its rename and its sync of the folder leaves a name that a cut
+/// would take, and with it all that was acked under it.
+#[test]
+fn what_is_acked_in_a_ring_whose_maker_was_killed_survives_a_cut() {
+    for (filesystem, bytes) in [(Filesystem::Ext4, 32 << 20), (Filesystem::Xfs, 320 << 20)] {
+        let Some(mut mount) = or_skip(LoopMount::new(filesystem, bytes)) else { continue };
+        let dir = mount.path().join("queue");
+        Queue::create(&dir, &options()).expect("creates").close().expect("closes");
+        let (unnamed, ring) = (dir.join("ring.new"), dir.join("ring"));
+        std::fs::rename(&ring, &unnamed).expect("renamed");
+        File::open(&dir).and_then(|folder| folder.sync_all()).expect("synced");
+        // The last that the killed maker did.
+        std::fs::rename(&unnamed, &ring).expect("renamed");
+        let queue = Queue::open(&dir, &options()).expect("opens");
+        let seq = queue.append(0, b"acked").expect("room");
+        queue.wait_durable(seq, Duration::from_secs(20)).expect("durable");
+        // Closed, for a store to a page that is cut off ends a process.
+        queue.close().expect("closes");
+        mount.cut().expect("the file system can be cut");
+        mount.unmount().expect("unmounts");
+        mount.mount().expect("mounts");
+        let queue = Queue::open(&dir, &options());
+        let queue = queue.unwrap_or_else(|error| panic!("{filesystem:?}: {error}"));
+        let mut tail = queue.tail(Some(Seq::NONE));
+        assert_eq!(
+            tail.read(9, 1 << 20).expect("open").iter().next().map(|one| one.seq),
+            Some(seq)
+        );
+    }
+}
