@@ -1,8 +1,8 @@
 //! Walking over records: from a boundary to the next entry, around damage.
 //!
-//! Recovery, readers and tails all go over the ring with [`Log::next`], so that they agree on what
-//! an entry is. Not here: which entries may be seen (the callers know the end), and the order of
-//! seqs (recovery checks it).
+//! Recovery, readers and tails all go over the ring with [`Log::next`], or with [`Log::pass`] where
+//! payloads do not matter, so that they agree on what an entry is. Not here: which entries may be
+//! seen (the callers know the end), and the order of seqs (recovery checks it).
 
 use crate::crc;
 use crate::faults::{Fault, Faults};
@@ -20,7 +20,7 @@ pub(crate) struct Log<'a> {
 /// What stands behind a boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A sound entry.
+    /// A sound entry; from [`Log::pass`], one with a sound head.
     Entry {
         /// Its head.
         head: Head,

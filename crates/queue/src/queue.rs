@@ -135,8 +135,8 @@ impl Queue {
     /// As [`Queue::open_or_create`], and while the queue is being made, `watch` is told how far that
     /// has come and may call it off.
     ///
-    /// It is asked on this thread, before the first byte, then whenever another 16 MiB are on the
-    /// medium, and last when all are. With `Break` nothing of the new queue is left.
+    /// It is asked on this thread, before the first byte, for each 256 MiB that are allocated, then
+    /// whenever another 16 MiB are on the medium, and last when all are. With `Break` nothing of the new queue is left.
     ///
     /// # Errors
     /// - [`Error::CalledOff`]: `watch` said so.

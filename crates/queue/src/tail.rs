@@ -191,10 +191,12 @@ impl Tail {
             let oldest = Mark { position: reclaimed, seq: mark.seq };
             mark.position = ring.boundary_behind(mark.seq, oldest).position;
             (self.is_unplaced, is_overtaken) = (false, false);
-        } else if is_overtaken {
+        }
+        // The place of old where it was overtaken, so that one who goes back there is told again.
+        self.began = Some(mark);
+        if is_overtaken {
             mark.position = reclaimed;
         }
-        self.began = Some(mark);
         while self.rows.len() < max_entries {
             match ring.log().next(mark.position, end) {
                 Step::Entry { head, at, next } => {

@@ -293,9 +293,12 @@ impl World {
             given.extend(rows.map(|entry| (entry.seq, entry.time_us, entry.payload.to_vec())));
             let (first, last) = (batch.iter().next().expect("one at least").seq, given.last());
             let last = last.expect("one at least").0;
-            tail.seek(before);
-            let again = tail.read(1, 1 << 20).expect("open");
-            assert_eq!(again.iter().next().map(|entry| entry.seq), Some(first));
+            // Among what was read last, and behind what is looked up again.
+            if nth % 2 == 0 {
+                tail.seek(before);
+                let again = tail.read(1, 1 << 20).expect("open");
+                assert_eq!(again.iter().next().map(|entry| entry.seq), Some(first));
+            }
             tail.seek(last);
             before = last;
         }
