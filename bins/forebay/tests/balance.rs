@@ -53,7 +53,9 @@ fn faults(balance: &Value) -> Vec<(String, i64)> {
 fn what_was_acknowledged_is_accounted_for_to_the_message() {
     let (acked, balance, code) = check(None);
     assert_eq!(code, Some(0), "{balance:#}");
-    assert_eq!(balance["accepted"], acked, "{balance:#}");
+    // A device that is not answered in time sends to another front, too.
+    let duplicates = balance["duplicates"].as_u64().unwrap();
+    assert_eq!(balance["accepted"], acked + duplicates, "{balance:#}");
     assert_eq!(balance["appended"], acked, "{balance:#}");
     let lake = &balance["sinks"][0];
     assert_eq!((&lake["consumer"], &lake["messages"]), (&"lake".into(), &acked.into()));
@@ -74,5 +76,7 @@ fn a_middle_that_skips_entries_is_found() {
     let faults = faults(&balance);
     assert_eq!(code, Some(1), "{balance:#}");
     assert!(matches!(&faults[..], [(place, 1..)] if place == "middle"), "{balance:#}");
-    assert_eq!(balance["accepted"], acked, "a lost one was accepted all the same: {balance:#}");
+    // More than that where a device was not answered in time, and sent to another front, too.
+    let accepted = balance["accepted"].as_u64().unwrap();
+    assert!(accepted >= acked, "a lost one was accepted all the same: {acked}, {balance:#}");
 }

@@ -50,7 +50,7 @@ const MESSAGE_BYTES: usize = 200;
 const ACKED_WITHIN: Duration = Duration::from_secs(60);
 const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
 /// For what was stored and not yet shown.
-const SHOWN_WITHIN: Duration = Duration::from_secs(15);
+const SHOWN_WITHIN: Duration = Duration::from_secs(60);
 
 /// When and whom to kill.
 struct Schedule {

@@ -58,6 +58,8 @@ async fn a_front_that_was_paused_keeps_its_devices_and_still_closes_the_silent()
 
     for device in &mut devices {
         device.data([1]).await;
+    }
+    for device in &mut devices {
         device.acked(1).await;
     }
     assert_eq!(silent.close_code().await, 1008, "it answers no ping");
