@@ -50,11 +50,16 @@ pub(crate) fn run(args: &TierArgs) -> ExitCode {
         let rest = || timeout.saturating_sub(began.elapsed());
         // In the order in which they need each other: storage still commits at the middle. None may
         // take the time of those behind it.
-        let front = front.map(|front| front.drain(rest() / 2).remains()).unwrap_or_default();
-        let storage = storage.drain(rest() * 2 / 3).remains();
-        let middle = middle.drain(rest())?.remains();
-        let left = [("front", front), ("middle", middle), ("storage", storage)];
-        drain::tell(message.as_deref(), &left, began.elapsed());
+        let front = front.map(|front| ("front", front.drain(rest() / 2).remains()));
+        let storage = ("storage", storage.drain(rest() * 2 / 3).remains());
+        let middle = ("middle", middle.drain(rest())?.remains());
+        match front {
+            Some(front) => {
+                drain::tell(message.as_deref(), &[front, middle, storage], began.elapsed())
+            }
+            // Of what its other rings hold nobody knows.
+            None => drain::tell_early(message.as_deref(), began.elapsed()),
+        }
         Ok(())
     })
 }

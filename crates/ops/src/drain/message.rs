@@ -51,7 +51,7 @@ pub fn tell(configured: Option<&Path>, left: &[(&str, Remains)], took: Duration)
 /// Says in the termination message that the process was asked to end before it served.
 ///
 /// Nothing is said of what is left: that is known to nobody who has not opened the queues.
-pub(crate) fn tell_early(configured: Option<&Path>, took: Duration) {
+pub fn tell_early(configured: Option<&Path>, took: Duration) {
     leave(configured, "before it served", &serde_json::Map::new(), took);
 }
 

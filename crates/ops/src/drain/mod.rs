@@ -19,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use machine::{Ending, Machine, Phase, Remains};
-pub use message::tell;
-pub(crate) use message::tell_early;
+pub use message::{tell, tell_early};
 pub use token::{TOKEN_VARIABLE, TokenError, TokenSource};
 
 use crate::{Duration, Faults, Shutdown, Validate};
