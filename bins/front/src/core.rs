@@ -198,7 +198,10 @@ impl Core {
             let front_ms = self.front.now_ms();
             let away_ms = self.time.sweep(front_ms);
             if away_ms > 0 {
-                tracing::warn!(away_ms, "a core had no CPU; the deadlines of its sessions waited");
+                tracing::warn!(
+                    away_ms,
+                    "a core had no CPU, or more to do than it can; its sessions' deadlines waited"
+                );
             }
             let (now_ms, now_s) = (self.at(front_ms), unix_now_s());
             let generation = policy.generation();

@@ -56,8 +56,10 @@ impl Reached<'_> {
 
     /// The same by a URL whose scheme says whether TLS is spoken.
     pub(super) fn at_url(&self, url: &str, schemes: [&str; 2]) -> Option<Exposure> {
-        let authority = address(url, schemes)?.split('/').next()?;
-        let host = authority.rsplit('@').next()?;
+        let address = address(url, schemes)?;
+        // A password may hold a slash: what stands before the last @ is no part of the host.
+        let behind_user = address.rsplit_once('@').map_or(address, |(_, behind)| behind);
+        let host = behind_user.split(['/', '?', '#']).next()?;
         // A port ends it; colons within brackets are an address's own.
         let host = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -87,8 +89,11 @@ pub(super) mod postgres {
         };
         let off = address.forbids_tls() && tls.is_set();
         faults.check(!off, "tls", "has no effect while url says sslmode=disable");
-        let fits = !(address.is_folder() && address.speaks_tls(tls));
-        faults.check(fits, "tls", "is for TCP only, and url names the folder of a socket");
+        let speaks_tls = address.speaks_tls(tls);
+        let folder = speaks_tls && address.is_folder();
+        faults.check(!folder, "tls", "is for TCP only, and url names the folder of a socket");
+        let nameless = speaks_tls && address.is_nameless();
+        faults.check(!nameless, "url", "has no host, and TLS needs a name beside hostaddr");
     }
 
     /// What is exposed of a server.
@@ -173,6 +178,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_part_of_a_password_is_taken_for_a_host() {
+        let plain = StoreTls::default();
+        let of = |url: &str| {
+            let reached = Reached { section: "redis", has_password: true, tls: &plain };
+            reached.at_url(url, ["redis://", "rediss://"])
+        };
+        let exposed = |host: &str| Some(Exposure::Password { section: "redis", host: host.into() });
+        assert_eq!(of("redis://user:pa/ss@db:6379/0"), exposed("db"));
+        assert_eq!(of("redis://db:6379?protocol=resp3"), exposed("db"));
+        assert_eq!(of("redis://user:a@b@localhost:6379?protocol=resp3"), None);
+    }
+
     fn exposed(url: &str, tls: StoreTls) -> Vec<Exposure> {
         let postgres = Postgres { enabled: true, url: url.to_owned(), tls, ..Postgres::default() };
         Config { postgres, ..Config::default() }.exposures()
@@ -218,6 +236,8 @@ mod tests {
         assert_eq!(of("host=db user=a sslmode=require", &StoreTls::default()), none);
         assert_eq!(of("host=db user=a sslmode=disable", &tls), ["tls"]);
         assert_eq!(of("host=/run/postgresql user=a", &tls), ["tls"]);
+        assert_eq!(of("hostaddr=10.0.0.1 user=a", &tls), ["url"]);
+        assert_eq!(of("hostaddr=10.0.0.1 user=a", &StoreTls::default()), none);
         assert_eq!(of("host=db user=a sslmode=verify-full", &tls), ["url"]);
         let half = StoreTls { certificate: "c".into(), ..StoreTls::default() };
         assert_eq!(of("host=db user=a", &half), ["tls.key"]);

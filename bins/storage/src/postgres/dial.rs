@@ -67,6 +67,11 @@ impl Address {
         self.0.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)))
     }
 
+    /// Whether it has addresses and no names, by which TLS knows a server.
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.0.get_hosts().is_empty()
+    }
+
     /// Whether a password stands in it.
     pub(crate) fn has_password(&self) -> bool {
         self.0.get_password().is_some()

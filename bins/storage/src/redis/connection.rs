@@ -55,23 +55,26 @@ const FOR_A_HUMAN: [&str; 10] = [
 pub(super) enum Failure {
     /// The connection broke; a new one may do.
     Connection(String),
+    /// TLS failed, which a human must mend; there is no connection any more.
+    Tls(String),
     /// What the sink says.
     Said(Outcome),
 }
 
 impl Failure {
     pub(super) fn is_connection(&self) -> bool {
-        matches!(self, Self::Connection(_))
+        matches!(self, Self::Connection(_) | Self::Tls(_))
     }
 
     /// Whether the server answered, and what it refuses is ours to mend.
-    pub(super) fn is_for_a_human(&self) -> bool {
+    pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Said(Outcome::Misconfigured(_)))
     }
 
     pub(super) fn into_outcome(self) -> Outcome {
         match self {
             Self::Connection(reason) => Outcome::Transient(reason),
+            Self::Tls(reason) => Outcome::Misconfigured(reason),
             Self::Said(outcome) => outcome,
         }
     }
@@ -80,7 +83,7 @@ impl Failure {
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
         if let Some(reason) = store_refusal(&error) {
-            return Self::Said(Outcome::Misconfigured(format!("Redis: {reason}")));
+            return Self::Tls(format!("Redis: {reason}"));
         }
         let reason = format!("Redis: {error}");
         if error.is_io_error() || error.is_connection_dropped() {
@@ -114,9 +117,7 @@ async fn over_tls(
         return Err(Failure::Said(Outcome::Misconfigured(reason)));
     };
     let stream = dial(host, *port, Some(tls), &[]).await.map_err(|error| match error {
-        DialError::Refused(reason) => {
-            Failure::Said(Outcome::Misconfigured(format!("Redis: {reason}")))
-        }
+        DialError::Refused(reason) => Failure::Tls(format!("Redis: {reason}")),
         DialError::Away(reason) => Failure::Connection(format!("Redis: {reason}")),
     })?;
     let settings = info.redis_settings();

@@ -106,7 +106,7 @@ impl Sink for RedisSink {
                 match answer {
                     Ok(Ok(())) => {}
                     // Whoever may not ask is told so by a server that is there.
-                    Ok(Err(failure)) if failure.is_for_a_human() => {}
+                    Ok(Err(failure)) if failure.is_refusal() => {}
                     _ => self.connection = None,
                 }
             }

@@ -25,7 +25,7 @@ pub enum StoreTlsMode {
     /// An authority that is trusted, the store's name, its dates.
     #[default]
     VerifyFull,
-    /// Nothing: nobody can listen, and anybody can answer.
+    /// Nothing: who only listens learns nothing, and anybody can answer.
     Require,
 }
 
