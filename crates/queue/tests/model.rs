@@ -294,7 +294,7 @@ impl World {
             let (first, last) = (batch.iter().next().expect("one at least").seq, given.last());
             let last = last.expect("one at least").0;
             // Among what was read last, and behind what is looked up again.
-            if nth % 2 == 0 {
+            if nth.is_multiple_of(2) {
                 tail.seek(before);
                 let again = tail.read(1, 1 << 20).expect("open");
                 assert_eq!(again.iter().next().map(|entry| entry.seq), Some(first));
